@@ -1,0 +1,329 @@
+//! The one in-memory form of an object: its bytes as the store holds them, the few parsed fields that selection needs,
+//! and the typed value, decoded at most once and shared.
+//!
+//! The stored bytes bear no `resourceVersion` (the store knows it as the revision) and no `apiVersion` or `kind` (the
+//! resource knows them); both are spliced in while writing, so that cache, history and lists share one allocation.
+//! An object read over HTTP has them in its bytes already. An `Object` is immutable; everything holds `Arc<Object>`.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::resource::{Kind, ResourceType};
+
+/// Namespace and name. The namespace of a cluster-scoped object is empty.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl ObjectKey {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        ObjectKey { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of a typed object.
+    pub fn of<K: Kind>(object: &K) -> Self {
+        let meta = object.metadata();
+        ObjectKey::new(meta.namespace.as_deref().unwrap_or(""), meta.name.as_deref().unwrap_or(""))
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What selection, garbage collection and the registry ask of every object, parsed once.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    pub key: ObjectKey,
+    pub uid: Box<str>,
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    pub generation: i64,
+    /// `metadata.deletionTimestamp` is set: the object waits for its finalizers or its grace period.
+    pub deleting: bool,
+    pub finalizers: Box<[Box<str>]>,
+    pub owners: Box<[Owner]>,
+}
+
+impl Meta {
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(key, _)| &**key == name).map(|(_, value)| &**value)
+    }
+
+    pub fn controller(&self) -> Option<&Owner> {
+        self.owners.iter().find(|owner| owner.controller)
+    }
+}
+
+/// One entry of `metadata.ownerReferences`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    pub api_version: Box<str>,
+    pub kind: Box<str>,
+    pub name: Box<str>,
+    pub uid: Box<str>,
+    #[serde(default)]
+    pub controller: bool,
+    #[serde(default)]
+    pub block_owner_deletion: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot decode {what}")]
+pub struct DecodeError {
+    pub what: String,
+    #[source]
+    pub source: serde_json::Error,
+}
+
+type Typed = Arc<dyn Any + Send + Sync>;
+
+/// See the module's essay.
+pub struct Object {
+    raw: Bytes,
+    /// Where `"resourceVersion":"N",` goes; `None` when the bytes came over the wire and have it.
+    splice: Option<u32>,
+    revision: u64,
+    meta: Meta,
+    typed: OnceLock<Typed>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    metadata: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ParsedMeta {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    uid: Option<Box<str>>,
+    #[serde(default)]
+    resource_version: Option<String>,
+    #[serde(default)]
+    labels: Option<std::collections::BTreeMap<Box<str>, Box<str>>>,
+    #[serde(default)]
+    generation: Option<i64>,
+    #[serde(default)]
+    deletion_timestamp: Option<String>,
+    #[serde(default)]
+    finalizers: Option<Vec<Box<str>>>,
+    #[serde(default)]
+    owner_references: Option<Vec<Owner>>,
+}
+
+impl ParsedMeta {
+    fn into_meta(self) -> Meta {
+        Meta {
+            key: ObjectKey::new(self.namespace.unwrap_or_default(), self.name.unwrap_or_default()),
+            uid: self.uid.unwrap_or_default(),
+            labels: self.labels.unwrap_or_default().into_iter().collect(),
+            generation: self.generation.unwrap_or_default(),
+            deleting: self.deletion_timestamp.is_some(),
+            finalizers: self.finalizers.unwrap_or_default().into(),
+            owners: self.owner_references.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl Object {
+    /// Reads bytes as the store holds them: without `resourceVersion`, `apiVersion` and `kind`.
+    pub fn from_store(raw: Bytes, revision: u64) -> Result<Object, DecodeError> {
+        let (parsed, metadata_at) = parse(&raw)?;
+        let splice = Some(metadata_at as u32 + 1);
+        Ok(Object { raw, splice, revision, meta: parsed.into_meta(), typed: OnceLock::new() })
+    }
+
+    /// Reads bytes as an API server sends them. `resourceVersion` becomes the revision; one that is no number becomes 0.
+    pub fn from_wire(raw: Bytes) -> Result<Object, DecodeError> {
+        let (mut parsed, _) = parse(&raw)?;
+        let revision = parsed.resource_version.take().and_then(|rv| rv.parse().ok()).unwrap_or(0);
+        Ok(Object { raw, splice: None, revision, meta: parsed.into_meta(), typed: OnceLock::new() })
+    }
+
+    /// An object of a typed value, as tests and local caches make it.
+    pub fn from_typed<K: Kind>(value: K) -> Object {
+        let raw = Bytes::from(serde_json::to_vec(&value).expect("API types encode to JSON"));
+        let object = Object::from_wire(raw).expect("an encoded API type decodes");
+        let _ = object.typed.set(Arc::new(value));
+        object
+    }
+
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    pub fn key(&self) -> &ObjectKey {
+        &self.meta.key
+    }
+
+    pub fn name(&self) -> &str {
+        &self.meta.key.name
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.meta.key.namespace
+    }
+
+    /// The store revision of the object's last change, which is its `resourceVersion`.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The bytes as held, without what [`Object::write_item`] splices in.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// Appends the object as an item of a list: with `resourceVersion`, without `kind` and `apiVersion`.
+    pub fn write_item(&self, out: &mut Vec<u8>) {
+        self.write_from(0, out);
+    }
+
+    /// Appends the object with `kind` and `apiVersion`, as a GET or a watch event shows it.
+    pub fn write_full(&self, resource: &ResourceType, out: &mut Vec<u8>) {
+        if self.splice.is_none() {
+            // The wire's bytes bear their own type where the server gave one.
+            out.extend_from_slice(&self.raw);
+            return;
+        }
+        out.extend_from_slice(b"{\"kind\":\"");
+        out.extend_from_slice(resource.kind.as_bytes());
+        out.extend_from_slice(b"\",\"apiVersion\":\"");
+        if !resource.group.is_empty() {
+            out.extend_from_slice(resource.group.as_bytes());
+            out.push(b'/');
+        }
+        out.extend_from_slice(resource.version.as_bytes());
+        out.extend_from_slice(b"\",");
+        self.write_from(1, out);
+    }
+
+    fn write_from(&self, start: usize, out: &mut Vec<u8>) {
+        use std::io::Write;
+        let Some(splice) = self.splice else {
+            out.extend_from_slice(&self.raw[start..]);
+            return;
+        };
+        let splice = splice as usize;
+        out.reserve(self.raw.len() + 48);
+        out.extend_from_slice(&self.raw[start..splice]);
+        let _ = write!(out, "\"resourceVersion\":\"{}\"", self.revision);
+        if self.raw[splice] != b'}' {
+            out.push(b',');
+        }
+        out.extend_from_slice(&self.raw[splice..]);
+    }
+
+    /// The object as a JSON tree with `resourceVersion`; `kind` and `apiVersion` only if the bytes have them.
+    pub fn value(&self) -> Result<Value, DecodeError> {
+        let mut value: Value = serde_json::from_slice(&self.raw).map_err(|e| self.decode_error(e))?;
+        if self.splice.is_some() {
+            value["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
+        }
+        Ok(value)
+    }
+
+    /// The object as its Rust type, decoded on first use and shared from then on.
+    pub fn typed<K: Kind>(&self) -> Result<Arc<K>, DecodeError> {
+        if let Some(shared) = self.typed.get() {
+            if let Ok(typed) = shared.clone().downcast::<K>() {
+                return Ok(typed);
+            }
+            return self.decode::<K>().map(Arc::new);
+        }
+        let typed = Arc::new(self.decode::<K>()?);
+        let _ = self.typed.set(typed.clone());
+        Ok(typed)
+    }
+
+    fn decode<K: Kind>(&self) -> Result<K, DecodeError> {
+        let mut typed: K = serde_json::from_slice(&self.raw).map_err(|e| self.decode_error(e))?;
+        if self.splice.is_some() {
+            typed.metadata_mut().resource_version = Some(self.revision.to_string());
+        }
+        Ok(typed)
+    }
+
+    fn decode_error(&self, source: serde_json::Error) -> DecodeError {
+        DecodeError { what: self.meta.key.to_string(), source }
+    }
+}
+
+fn parse(raw: &Bytes) -> Result<(ParsedMeta, usize), DecodeError> {
+    let error = |source| DecodeError { what: "object metadata".to_owned(), source };
+    let envelope: Envelope<'_> = serde_json::from_slice(raw).map_err(error)?;
+    let text = envelope.metadata.get();
+    let at = text.as_ptr() as usize - raw.as_ptr() as usize;
+    Ok((serde_json::from_str(text).map_err(error)?, at))
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Object({}@{})", self.meta.key, self.revision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    const STORED: &str = r#"{"metadata":{"name":"a","namespace":"n","uid":"u","labels":{"x":"y"}},"data":{"k":"v"}}"#;
+
+    #[test]
+    fn the_revision_is_spliced_in() {
+        let object = Object::from_store(Bytes::from_static(STORED.as_bytes()), 42).unwrap();
+        let mut out = Vec::new();
+        object.write_full(&ResourceType::of::<ConfigMap>(), &mut out);
+        let value: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["kind"], "ConfigMap");
+        assert_eq!(value["apiVersion"], "v1");
+        assert_eq!(value["metadata"]["resourceVersion"], "42");
+        assert_eq!(value["data"]["k"], "v");
+        assert_eq!(object.meta().label("x"), Some("y"));
+    }
+
+    #[test]
+    fn the_typed_value_is_decoded_once() {
+        let object = Object::from_store(Bytes::from_static(STORED.as_bytes()), 42).unwrap();
+        let first = object.typed::<ConfigMap>().unwrap();
+        let second = object.typed::<ConfigMap>().unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(first.metadata.resource_version.as_deref(), Some("42"));
+    }
+
+    #[test]
+    fn wire_bytes_keep_their_revision() {
+        let raw = Bytes::from_static(
+            br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"7"}}"#,
+        );
+        let object = Object::from_wire(raw.clone()).unwrap();
+        assert_eq!(object.revision(), 7);
+        let mut out = Vec::new();
+        object.write_item(&mut out);
+        assert_eq!(out, raw);
+    }
+}

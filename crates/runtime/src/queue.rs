@@ -1,0 +1,207 @@
+//! A queue of keys: each waits at most once, is worked on by one worker at a time, and comes back later when it failed.
+//!
+//! Modelled on upstream's rate-limited work queue. It relies on the clock seam for delays and holds no task of its own: who
+//! waits in [`WorkQueue::next`] also waits for the earliest delayed key.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use xebec_base::{Backoff, SharedClock};
+
+/// Upstream's per-item limits: 5 ms doubling up to 1000 s.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_secs(1000));
+
+pub struct WorkQueue<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Clone for WorkQueue<T> {
+    fn clone(&self) -> Self {
+        WorkQueue { shared: self.shared.clone() }
+    }
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Notify,
+    clock: SharedClock,
+}
+
+struct State<T> {
+    ready: VecDeque<T>,
+    /// Waiting in `ready`, or changed again while worked on.
+    dirty: HashSet<T>,
+    working: HashSet<T>,
+    delayed: BTreeMap<(Duration, u64), T>,
+    due: HashMap<T, (Duration, u64)>,
+    failures: HashMap<T, u32>,
+    sequence: u64,
+}
+
+impl<T: Hash + Eq + Clone> WorkQueue<T> {
+    pub fn new(clock: SharedClock) -> Self {
+        let state = State {
+            ready: VecDeque::new(),
+            dirty: HashSet::new(),
+            working: HashSet::new(),
+            delayed: BTreeMap::new(),
+            due: HashMap::new(),
+            failures: HashMap::new(),
+            sequence: 0,
+        };
+        WorkQueue { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), clock }) }
+    }
+
+    pub fn add(&self, key: T) {
+        self.shared.state.lock().add(key);
+        self.shared.changed.notify_one();
+    }
+
+    /// Adds the key after a delay; an earlier time that already stands wins.
+    pub fn add_after(&self, key: T, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(key);
+        }
+        let due = self.shared.clock.elapsed() + delay;
+        self.shared.state.lock().add_at(key, due);
+        self.shared.changed.notify_one();
+    }
+
+    /// Adds the key after a delay that doubles with each failure since the last [`WorkQueue::forget`].
+    pub fn add_rate_limited(&self, key: T) {
+        let failures = {
+            let mut state = self.shared.state.lock();
+            let failures = state.failures.entry(key.clone()).or_default();
+            *failures += 1;
+            *failures - 1
+        };
+        self.add_after(key, RETRY.delay_after(failures));
+    }
+
+    /// The key succeeded: its next failure is its first.
+    pub fn forget(&self, key: &T) {
+        self.shared.state.lock().failures.remove(key);
+    }
+
+    /// The next key, which nobody else is given until [`WorkQueue::done`].
+    pub async fn next(&self) -> T {
+        loop {
+            let changed = self.shared.changed.notified();
+            let earliest = {
+                let mut state = self.shared.state.lock();
+                let now = self.shared.clock.elapsed();
+                state.promote(now);
+                if let Some(key) = state.take() {
+                    if !state.ready.is_empty() {
+                        self.shared.changed.notify_one();
+                    }
+                    return key;
+                }
+                state.delayed.keys().next().map(|(due, _)| due.saturating_sub(now))
+            };
+            match earliest {
+                None => changed.await,
+                Some(delay) => tokio::select! {
+                    () = changed => {}
+                    () = self.shared.clock.sleep(delay) => {}
+                },
+            }
+        }
+    }
+
+    /// Work on the key ended; if it was added meanwhile it is ready again.
+    pub fn done(&self, key: &T) {
+        let mut state = self.shared.state.lock();
+        state.working.remove(key);
+        if state.dirty.contains(key) {
+            state.ready.push_back(key.clone());
+            drop(state);
+            self.shared.changed.notify_one();
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.shared.state.lock().ready.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T: Hash + Eq + Clone> State<T> {
+    fn add(&mut self, key: T) {
+        if self.dirty.insert(key.clone()) && !self.working.contains(&key) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn add_at(&mut self, key: T, due: Duration) {
+        if let Some(standing) = self.due.get(&key) {
+            if standing.0 <= due {
+                return;
+            }
+            self.delayed.remove(standing);
+        }
+        self.sequence += 1;
+        self.delayed.insert((due, self.sequence), key.clone());
+        self.due.insert(key, (due, self.sequence));
+    }
+
+    fn promote(&mut self, now: Duration) {
+        while let Some(entry) = self.delayed.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let key = entry.remove();
+            self.due.remove(&key);
+            self.add(key);
+        }
+    }
+
+    fn take(&mut self) -> Option<T> {
+        let key = self.ready.pop_front()?;
+        self.dirty.remove(&key);
+        self.working.insert(key.clone());
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use jiff::Timestamp;
+    use xebec_base::SimulatedClock;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_waits_once_and_is_worked_on_by_one() {
+        let queue = WorkQueue::new(SimulatedClock::starting_at(Timestamp::UNIX_EPOCH));
+        queue.add("a");
+        queue.add("a");
+        assert_eq!(queue.next().await, "a");
+        queue.add("a");
+        assert!(queue.next().now_or_never().is_none(), "it is being worked on");
+        queue.done(&"a");
+        assert_eq!(queue.next().await, "a");
+    }
+
+    #[tokio::test]
+    async fn failures_come_back_later_and_the_earliest_time_wins() {
+        let clock = SimulatedClock::starting_at(Timestamp::UNIX_EPOCH);
+        let queue = WorkQueue::new(clock.clone());
+        queue.add_after("a", Duration::from_secs(10));
+        queue.add_after("a", Duration::from_secs(5));
+        queue.add_rate_limited("b");
+        clock.advance(Duration::from_millis(5));
+        assert_eq!(queue.next().await, "b");
+        assert!(queue.next().now_or_never().is_none());
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(queue.next().await, "a");
+    }
+}

@@ -1,7 +1,19 @@
 //! The controllers, one file each and one table: every one is `observe -> plan -> apply` over the runtime's harness.
 //!
 //! A controller knows the API and nothing else; it runs in the server's process or in one of its own, against any
-//! Kubernetes API server.
+//! Kubernetes API server. The garbage collectors are not of that shape: one keeps a graph of everything, the other looks over
+//! all Pods now and then.
 
 pub mod deployment;
+pub mod discovered;
+pub mod endpoints;
+pub mod garbage;
+pub mod namespaces;
+pub mod node;
+pub mod pod_gc;
 pub mod replicas;
+pub mod root_ca;
+pub mod service_accounts;
+mod table;
+
+pub use table::{CONTROLLERS, Config, Row, run};

@@ -4,7 +4,6 @@
 //! cache entries, so a kind costs its map and no second copy. All users of one [`Informers`] share one watch a kind. A broken
 //! watch is taken up where it ended; a compacted revision lists anew.
 
-use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -43,7 +42,7 @@ struct Inner {
     client: Client,
     clock: SharedClock,
     shutdown: Shutdown,
-    running: Mutex<HashMap<(TypeId, Selection), Arc<Shared>>>,
+    running: Mutex<HashMap<(ResourceType, Selection), Arc<Shared>>>,
 }
 
 /// Which part of a kind an informer holds.
@@ -81,21 +80,49 @@ impl Informers {
         }
     }
 
+    /// The informer over a kind that is only known by name, as the garbage collector needs.
+    pub fn objects(&self, resource: &ResourceType) -> ObjectInformer {
+        ObjectInformer { shared: self.shared(resource, Selection::default()) }
+    }
+
     fn start<K: Kind>(&self, selection: Selection) -> Informer<K> {
+        Informer { shared: self.shared(&ResourceType::of::<K>(), selection), kind: PhantomData }
+    }
+
+    fn shared(&self, resource: &ResourceType, selection: Selection) -> Arc<Shared> {
         let mut running = self.inner.running.lock();
-        let shared = running.entry((TypeId::of::<K>(), selection.clone())).or_insert_with(|| {
+        let entry = running.entry((resource.clone(), selection.clone()));
+        let start = || {
             let shared = Arc::new(Shared::default());
             let reflector = Reflector {
                 client: self.inner.client.clone(),
                 clock: self.inner.clock.clone(),
-                resource: ResourceType::of::<K>(),
+                resource: resource.clone(),
                 selection,
                 shared: shared.clone(),
             };
             self.inner.shutdown.spawn(reflector.run());
             shared
-        });
-        Informer { shared: shared.clone(), kind: PhantomData }
+        };
+        entry.or_insert_with(start).clone()
+    }
+}
+
+/// The view of one kind as undecoded objects; it shares its watch with the typed informer of the same kind.
+#[derive(Clone)]
+pub struct ObjectInformer {
+    shared: Arc<Shared>,
+}
+
+impl ObjectInformer {
+    /// Calls back with the old and the new state, first for every object that is already there. It must not block.
+    pub fn on_change(&self, handler: impl Fn(Option<&Arc<Object>>, Option<&Arc<Object>>) + Send + Sync + 'static) {
+        self.shared.subscribe(Box::new(handler));
+    }
+
+    /// Returns when the first list is in the view.
+    pub async fn synced(&self) {
+        self.shared.synced().await
     }
 }
 
@@ -207,11 +234,7 @@ impl<K: Kind> Informer<K> {
                 (None, None) => {}
             }
         });
-        let mut handlers = self.shared.handlers.lock();
-        for object in self.objects() {
-            handler(None, Some(&object));
-        }
-        handlers.push(handler);
+        self.shared.subscribe(handler);
     }
 
     /// Returns when the first list is in the view.
@@ -272,6 +295,15 @@ impl View {
 }
 
 impl Shared {
+    fn subscribe(&self, handler: Handler) {
+        let mut handlers = self.handlers.lock();
+        let present: Vec<Arc<Object>> = self.view.read().objects.values().cloned().collect();
+        for object in &present {
+            handler(None, Some(object));
+        }
+        handlers.push(handler);
+    }
+
     async fn synced(&self) {
         let mut receiver = self.synced.subscribe();
         let _ = receiver.wait_for(|synced| *synced).await;

@@ -14,5 +14,5 @@ pub mod queue;
 pub use controller::{Context, Controller, Plan, ReconcileError, Wiring, run};
 pub use events::{EventRecorder, reference};
 pub use expectations::Expectations;
-pub use informer::{Change, Informer, Informers};
+pub use informer::{Change, Informer, Informers, ObjectInformer};
 pub use queue::WorkQueue;

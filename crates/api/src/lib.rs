@@ -5,10 +5,16 @@
 //! async, no clock. An [`object::Object`] is the one in-memory form that the store's bytes, the API server's cache, watch
 //! histories, informers and listers share.
 
+pub mod discovery;
 pub mod field;
+pub mod node;
 pub mod object;
+pub mod openapi;
+pub mod patch;
+pub mod pod;
 pub mod quantity;
 pub mod resource;
+pub mod schema;
 pub mod selector;
 pub mod status;
 

@@ -1,0 +1,70 @@
+//! The verbs of kubectl that a machine without kubectl needs, one file a verb, printing as kubectl prints.
+//!
+//! Every verb is an ordinary API user over a [`session::Session`]; what there is to name is asked of discovery, and Tables come
+//! from the server, so a kind that the server serves works here without a line about it.
+
+pub mod apply;
+pub mod create;
+pub mod delete;
+pub mod describe;
+pub mod exec;
+pub mod get;
+pub mod logs;
+pub mod manifests;
+pub mod names;
+pub mod print;
+pub mod scale;
+pub mod session;
+
+use clap::{Args, Subcommand};
+
+pub use session::Session;
+
+/// Where the API server is and as whom to speak to it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Global {
+    /// The kubeconfig file to use
+    #[arg(long, global = true, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<std::path::PathBuf>,
+    /// The context of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The namespace of the request
+    #[arg(long, short, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Verb {
+    /// Create what a file describes
+    Create(create::Options),
+    /// Make the cluster hold what a file describes, changing only what the file says
+    Apply(apply::Options),
+    /// Show objects
+    Get(get::Options),
+    /// Show one object in detail, with its events
+    Describe(describe::Options),
+    /// Delete objects by name, file or selector
+    Delete(delete::Options),
+    /// Print what a container wrote
+    Logs(logs::Options),
+    /// Run a command in a container
+    Exec(exec::Options),
+    /// Set the number of replicas
+    Scale(scale::Options),
+}
+
+/// Runs a verb; the number is the exit code.
+pub async fn run(global: &Global, verb: Verb) -> anyhow::Result<i32> {
+    let session = Session::open(global).await?;
+    match verb {
+        Verb::Create(options) => create::run(&session, options).await,
+        Verb::Apply(options) => apply::run(&session, options).await,
+        Verb::Get(options) => get::run(&session, options).await,
+        Verb::Describe(options) => describe::run(&session, options).await,
+        Verb::Delete(options) => delete::run(&session, options).await,
+        Verb::Logs(options) => logs::run(&session, options).await,
+        Verb::Exec(options) => exec::run(&session, options).await,
+        Verb::Scale(options) => scale::run(&session, options).await,
+    }
+}

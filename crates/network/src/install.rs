@@ -1,0 +1,79 @@
+//! Puts the plugin where the container runtime looks for it, and takes the whole Pod network away again.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use xebec_netfilter::{Change, Netfilter};
+
+use crate::attachments::is_ours;
+use crate::links::Links;
+use crate::protocol::OWN_VERSION;
+use crate::{Config, Error, PLUGIN_NAME, Result, rules};
+
+/// The runtime takes the first file in the order of names; ours comes before most.
+const CONF_FILE: &str = "10-xebec.conflist";
+
+/// Installs the plugin, then the configuration that names it: a runtime may read the latter at once.
+pub fn install(config: &Config) -> Result<()> {
+    let plugin = config.cni_bin_dir.join(PLUGIN_NAME);
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { operation: "install the CNI plugin as", path, source }
+    };
+    fs::create_dir_all(&config.cni_bin_dir).map_err(failed(&plugin))?;
+    if fs::read_link(&plugin).ok().as_deref() != Some(config.program.as_path()) {
+        absent(&plugin).map_err(failed(&plugin))?;
+        std::os::unix::fs::symlink(&config.program, &plugin).map_err(failed(&plugin))?;
+    }
+    let conf = config.cni_conf_dir.join(CONF_FILE);
+    fs::create_dir_all(&config.cni_conf_dir).map_err(failed(&conf))?;
+    let content = format!("{:#}\n", conf_list(config));
+    if fs::read(&conf).is_ok_and(|old| old == content.as_bytes()) {
+        return Ok(());
+    }
+    // The runtime watches the folder and would read half a file; it ignores names that do not end in .conflist.
+    let unfinished = config.cni_conf_dir.join(format!(".{CONF_FILE}.new"));
+    fs::write(&unfinished, content).map_err(failed(&unfinished))?;
+    fs::rename(&unfinished, &conf).map_err(failed(&conf))
+}
+
+fn conf_list(config: &Config) -> serde_json::Value {
+    json!({
+        "cniVersion": OWN_VERSION,
+        "name": "xebec",
+        "plugins": [{"type": PLUGIN_NAME, "socket": config.socket, "capabilities": {"portMappings": true}}],
+    })
+}
+
+/// Takes away everything that [`crate::PodNetwork`] made on this node: interfaces with their addresses and routes, the
+/// rules, the plugin with its configuration, the records and the socket. What is gone already is no error.
+pub async fn remove_all(config: &Config, netfilter: &dyn Netfilter) -> Result<()> {
+    let links = Links::open(config.namespace.as_deref()).await?;
+    if let Some(bridge) = links.find(&config.bridge).await? {
+        for link in links.all().await?.iter().filter(|link| is_ours(link, bridge.index)) {
+            links.delete(&link.name).await?;
+        }
+        links.delete(&bridge.name).await?;
+    }
+    netfilter.apply(&Change::DeleteTable(rules::table_id()).into()).await?;
+    let files: [PathBuf; 3] =
+        [config.cni_conf_dir.join(CONF_FILE), config.cni_bin_dir.join(PLUGIN_NAME), config.socket.clone()];
+    for path in files {
+        absent(&path).map_err(|source| Error::File { operation: "remove", path, source })?;
+    }
+    match fs::remove_dir_all(&config.state_dir) {
+        Err(source) if source.kind() != ErrorKind::NotFound => {
+            Err(Error::File { operation: "remove", path: config.state_dir.clone(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn absent(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

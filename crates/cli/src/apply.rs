@@ -1,77 +1,127 @@
 //! `apply -f FILE`: create what is missing, change what differs, remove what the last applied file said and this one does not.
 //!
-//! Client-side apply: the last applied manifest stands in an annotation, and the change is a strategic merge patch made of three
-//! states. Which lists merge by which key comes from the schema table; a kind it does not know gets a JSON merge patch.
+//! Client-side apply, as kubectl does it by default and so that both can be used on the same objects: the last applied manifest
+//! stands in an annotation, and the change is a patch made of three states ([`crate::three_way`]).
 
-use std::path::PathBuf;
-
+use anyhow::bail;
 use clap::Args;
 use http::Method;
 use serde_json::{Map, Value, json};
 use xebec_api::ResourceType;
-use xebec_client::{Error, Patch};
+use xebec_client::Error;
 
-use crate::create::{complain, namespace_of, report};
-use crate::manifests;
+use crate::create::report;
+use crate::failure;
+use crate::manifests::{self, Files, Manifest};
 use crate::names::Target;
+use crate::print;
 use crate::session::{Session, text};
+use crate::three_way;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// kubectl's own name: by it a later server-side apply recognises the fields that client-side apply set.
+const QUERY: &str = "fieldManager=kubectl-client-side-apply&fieldValidation=Strict";
+
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// Files or folders with the objects, or - for standard input
-    #[arg(long = "filename", short = 'f', required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Go through folders below folders
-    #[arg(long, short = 'R')]
-    recursive: bool,
+    #[command(flatten)]
+    files: Files,
     /// Output format: name, json or yaml
-    #[arg(long, short)]
+    #[arg(long, short, value_parser = ["name", "json", "yaml"])]
     output: Option<String>,
 }
 
-pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
-    let mut failed = false;
-    for manifest in manifests::read(&options.files, options.recursive)? {
-        let resource = session.resource_of(&manifest).await?;
-        match one(session, &resource, manifest).await {
-            Ok((object, what)) => {
-                let label = Target::label(&resource, text(&object["metadata"], "name"));
-                report(&label, what, &object, options.output.as_deref())?;
-            }
-            Err(error) => {
-                failed = true;
-                complain(&error);
-            }
-        }
-    }
-    Ok(i32::from(failed))
+/// A manifest on its way.
+struct Applied<'a> {
+    resource: &'a ResourceType,
+    origin: &'a str,
+    namespace: &'a str,
+    wanted: Value,
 }
 
-async fn one(session: &Session, resource: &ResourceType, manifest: Value) -> Result<(Value, &'static str), Error> {
-    let namespace = namespace_of(session, &manifest);
-    let name = text(&manifest["metadata"], "name").to_owned();
-    let path = resource.object_path(Some(&namespace), &name);
-    let wanted = with_annotation(manifest, resource, &namespace);
-    let live: Value = match session.client.get_json(&path).await {
-        Ok(live) => live,
-        Err(error) if error.is_not_found() => {
-            let created = session.send(Method::POST, &resource.collection_path(Some(&namespace)), &wanted).await?;
-            return Ok((created, "created"));
+pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
+    let mut failures = Vec::new();
+    for manifest in manifests::read(&options.files)? {
+        if let Err(error) = one(session, &manifest, options.output.as_deref()).await {
+            failures.push(error);
         }
-        Err(error) => return Err(error),
+    }
+    failure::all(failures)
+}
+
+async fn one(session: &Session, manifest: &Manifest, output: Option<&str>) -> anyhow::Result<()> {
+    let resource = session.resource_of(&manifest.object, &manifest.origin).await?;
+    let namespace = manifest.namespace(session)?;
+    let name = manifest.name();
+    if name.is_empty() {
+        bail!("from {}: apply needs a name, it cannot be left to generateName", manifest.origin);
+    }
+    let wanted = with_annotation(manifest.object.clone(), &resource, namespace);
+    let applied = Applied { resource: &resource, origin: &manifest.origin, namespace, wanted };
+    let (object, what) = match session.get(&resource.object_path(Some(namespace), name)).await {
+        Ok(live) => change(session, &applied, live).await?,
+        Err(error) if error.is_not_found() => (create(session, &applied).await?, "created"),
+        Err(error) => return Err(failure::with_source("retrieving current configuration for", applied.origin, error)),
     };
-    let last = live["metadata"]["annotations"][LAST_APPLIED].as_str().and_then(|text| serde_json::from_str(text).ok());
-    let patch = Patch::Strategic(changes(&last.unwrap_or(json!({})), &wanted, &live, Lists::of(resource)));
+    report(&Target::label(&resource, name), what, &object, output);
+    Ok(())
+}
+
+async fn create(session: &Session, applied: &Applied<'_>) -> anyhow::Result<Value> {
+    let path = format!("{}?{QUERY}", applied.resource.collection_path(Some(applied.namespace)));
+    let mut wanted = applied.wanted.clone();
+    prune_nulls(&mut wanted);
+    let created = session.send(Method::POST, &path, &wanted).await;
+    created.map_err(|error| failure::with_source("creating", applied.origin, error))
+}
+
+async fn change(session: &Session, applied: &Applied<'_>, live: Value) -> anyhow::Result<(Value, &'static str)> {
+    let (resource, name) = (applied.resource, text(&live["metadata"], "name").to_owned());
+    let recorded = live["metadata"]["annotations"][LAST_APPLIED].as_str();
+    if recorded.is_none() {
+        eprintln!(
+            "Warning: {}/{name} has no annotation {LAST_APPLIED}: it was not made by apply. What this file leaves out stays \
+             as it is; the annotation is added now",
+            resource.plural
+        );
+    }
+    let last = recorded.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(json!({}));
+    let patch = three_way::patch(resource, &last, &applied.wanted, &live);
     if patch.body().as_object().is_some_and(Map::is_empty) {
         return Ok((live, "unchanged"));
     }
-    let body = serde_json::to_vec(patch.body()).map_err(|e| Error::decode("the patch", e))?;
-    let answer = session.client.call(Method::PATCH, &path, patch.content_type(), body.into()).await?;
-    let changed: Value = serde_json::from_slice(&answer).map_err(|e| Error::decode("the answer", e))?;
-    let same = changed["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"];
-    Ok((changed, if same { "unchanged" } else { "configured" }))
+    let path = format!("{}?{QUERY}", resource.object_path(Some(applied.namespace), &name));
+    match session.send_as(Method::PATCH, &path, patch.content_type(), patch.body()).await {
+        Ok(changed) => Ok((changed, "configured")),
+        Err(error) => Err(refused(applied, &name, &patch, error)),
+    }
+}
+
+/// Shows the patch that was refused, for it stands in no file.
+fn refused(applied: &Applied<'_>, name: &str, patch: &xebec_client::Patch, error: Error) -> anyhow::Error {
+    let (resource, origin) = (applied.resource, applied.origin);
+    let shown = format!(
+        "error when applying patch:\n{}\nto:\nResource: \"{}, Resource={}\", GroupVersionKind: \"{}, Kind={}\"\nName: {name:?}, \
+         Namespace: {:?}\nfor: {origin:?}: error when patching {origin:?}",
+        print::compact_json(patch.body()),
+        group_version(resource),
+        resource.plural,
+        group_version(resource),
+        resource.kind,
+        if resource.namespaced { applied.namespace } else { "" },
+    );
+    match error {
+        Error::Status(mut status) => {
+            status.0.message = Some(format!("{shown}: {status}"));
+            Error::Status(status).into()
+        }
+        other => anyhow::Error::from(other).context(shown),
+    }
+}
+
+fn group_version(resource: &ResourceType) -> String {
+    format!("{}/{}", resource.group, resource.version)
 }
 
 /// The manifest, with itself in the annotation by which the next apply knows what this one said.
@@ -79,101 +129,40 @@ fn with_annotation(mut manifest: Value, resource: &ResourceType, namespace: &str
     if resource.namespaced {
         manifest["metadata"]["namespace"] = json!(namespace);
     }
-    if let Some(annotations) = manifest["metadata"]["annotations"].as_object_mut() {
-        annotations.remove(LAST_APPLIED);
-    } else {
-        manifest["metadata"]["annotations"] = json!({});
+    match manifest["metadata"]["annotations"].as_object_mut() {
+        Some(annotations) => drop(annotations.remove(LAST_APPLIED)),
+        None => manifest["metadata"]["annotations"] = json!({}),
     }
-    let recorded = format!("{manifest}\n");
+    let recorded = format!("{}\n", print::compact_json(&manifest));
     manifest["metadata"]["annotations"][LAST_APPLIED] = json!(recorded);
     manifest
 }
 
-/// How the lists of a type merge.
-#[derive(Clone, Copy)]
-struct Lists {
-    of: Option<xebec_api::schema::TypeRef>,
-}
-
-impl Lists {
-    fn of(resource: &ResourceType) -> Self {
-        Lists { of: xebec_api::schema::table().type_of(&resource.group, &resource.version, &resource.kind) }
-    }
-
-    fn member(self, name: &str) -> (Lists, Option<&'static str>) {
-        let field = self.of.and_then(|of| of.field(name));
-        let key = field.as_ref().and_then(|field| field.merge_key());
-        (Lists { of: field.and_then(|field| field.type_ref()) }, key)
-    }
-}
-
-/// The strategic merge patch that leads from `live` to `wanted`, and removes what `last` had and `wanted` has not.
-fn changes(last: &Value, wanted: &Value, live: &Value, lists: Lists) -> Value {
-    let empty = Map::new();
-    let (last, wanted) = (last.as_object().unwrap_or(&empty), wanted.as_object().unwrap_or(&empty));
-    let mut patch = Map::new();
-    for name in last.keys().filter(|name| !wanted.contains_key(*name) && !live[name.as_str()].is_null()) {
-        patch.insert(name.clone(), Value::Null);
-    }
-    for (name, value) in wanted {
-        let (member, merge_key) = lists.member(name);
-        let (before, now) = (last.get(name).unwrap_or(&Value::Null), &live[name.as_str()]);
-        let change = match (value, now, merge_key) {
-            (Value::Object(_), Value::Object(_), _) => {
-                Some(changes(before, value, now, member)).filter(|change| change.as_object().is_some_and(|all| !all.is_empty()))
-            }
-            (Value::Array(items), Value::Array(present), Some(key)) => list_changes(before, items, present, key, member),
-            _ => (value != now).then(|| value.clone()),
-        };
-        if let Some(change) = change {
-            patch.insert(name.clone(), change);
+/// A null in a manifest means "not set": a patch would remove the field, so creation leaves it out.
+fn prune_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(prune_nulls);
         }
+        Value::Array(items) => items.iter_mut().for_each(prune_nulls),
+        _ => {}
     }
-    Value::Object(patch)
-}
-
-fn list_changes(before: &Value, items: &[Value], present: &[Value], key: &str, lists: Lists) -> Option<Value> {
-    let find = |all: &[Value], id: &Value| all.iter().find(|item| item[key] == *id).cloned();
-    let mut patch = Vec::new();
-    let before = before.as_array().map(Vec::as_slice).unwrap_or_default();
-    for item in items {
-        let id = &item[key];
-        match find(present, id) {
-            None => patch.push(item.clone()),
-            Some(now) => {
-                let mut change = changes(&find(before, id).unwrap_or(Value::Null), item, &now, lists);
-                if change.as_object().is_some_and(|all| !all.is_empty()) {
-                    change[key] = id.clone();
-                    patch.push(change);
-                }
-            }
-        }
-    }
-    for gone in before.iter().filter(|gone| find(items, &gone[key]).is_none() && find(present, &gone[key]).is_some()) {
-        patch.push(json!({"$patch": "delete", key: gone[key]}));
-    }
-    (!patch.is_empty()).then_some(Value::Array(patch))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(last: Value, wanted: Value, live: Value, expected: Value) {
-        let lists = Lists::of(&ResourceType::new("", "v1", "Pod", "pods", true));
-        assert_eq!(changes(&last, &wanted, &live, lists), expected);
-    }
-
     #[test]
-    fn patches_hold_only_what_differs() {
-        let spec = |containers: Value| json!({"spec": {"containers": containers}});
-        check(json!({}), json!({"a": 1}), json!({"a": 1, "b": 2}), json!({}));
-        check(json!({"a": 1, "b": 2}), json!({"a": 3}), json!({"a": 1, "b": 2}), json!({"b": null, "a": 3}));
-        check(
-            spec(json!([{"name": "x", "image": "1"}, {"name": "y", "image": "1"}])),
-            spec(json!([{"name": "x", "image": "2"}])),
-            spec(json!([{"name": "x", "image": "1", "imagePullPolicy": "Always"}, {"name": "y", "image": "1"}])),
-            spec(json!([{"image": "2", "name": "x"}, {"$patch": "delete", "name": "y"}])),
+    fn the_annotation_is_what_kubectl_would_write() {
+        let resource = ResourceType::new("", "v1", "ConfigMap", "configmaps", true);
+        let manifest =
+            json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"b": "<", "a": "1"}});
+        let wanted = with_annotation(manifest, &resource, "n");
+        assert_eq!(
+            wanted["metadata"]["annotations"][LAST_APPLIED],
+            "{\"apiVersion\":\"v1\",\"data\":{\"a\":\"1\",\"b\":\"\\u003c\"},\"kind\":\"ConfigMap\",\"metadata\":{\"annotations\":{},\"name\":\"a\",\"namespace\":\"n\"}}\n"
         );
     }
 }

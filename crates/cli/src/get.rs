@@ -1,29 +1,26 @@
 //! `get`: objects as tables, YAML, JSON or names; once or as they change.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, bail};
 use clap::Args;
 use form_urlencoded::Serializer;
 use futures::StreamExt;
 use serde_json::{Value, json};
-use xebec_client::transport::{checked, collect};
+use xebec_client::Error;
 
-use crate::create::complain;
+use crate::failure;
+use crate::manifests::Files;
 use crate::names::{self, Target};
-use crate::print::{self, Grid, TableStyle};
+use crate::print::{self, TablePrinter, TableStyle};
 use crate::session::{Session, text};
-use crate::manifests;
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// A type and names, or type/name: pods, pod a, rc/b
     words: Vec<String>,
-    /// Files that name the objects
-    #[arg(long = "filename", short = 'f', value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    files: Files,
     /// Output format: wide, yaml, json or name
-    #[arg(long, short)]
+    #[arg(long, short, value_parser = ["wide", "yaml", "json", "name"])]
     output: Option<String>,
     /// After showing, go on showing what changes
     #[arg(long, short)]
@@ -43,31 +40,40 @@ pub struct Options {
     /// Show the labels as the last column
     #[arg(long)]
     show_labels: bool,
+    /// Show these labels in a column each
+    #[arg(long, short = 'L', value_name = "LABELS", value_delimiter = ',')]
+    label_columns: Vec<String>,
+    /// An object that is not there is no failure
+    #[arg(long)]
+    ignore_not_found: bool,
+    /// Show the bookkeeping of who set which field
+    #[arg(long)]
+    show_managed_fields: bool,
+    /// Print the server's answer to a GET of this path
+    #[arg(long, value_name = "PATH")]
+    raw: Option<String>,
 }
 
 pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
-    let targets = named(session, &options).await?;
+    if let Some(path) = &options.raw {
+        let answer = session.client.call(http::Method::GET, path, "", bytes::Bytes::new()).await?;
+        print!("{}", String::from_utf8_lossy(&answer));
+        return Ok(0);
+    }
+    let targets = names::of_files_or_words(session, &options.files, &options.words).await?;
+    if options.all_namespaces && targets.iter().any(|target| target.name.is_some() && target.namespace.is_none()) {
+        bail!("a resource cannot be retrieved by name across all namespaces");
+    }
     match options.output.as_deref() {
+        _ if options.watch => watch(session, &options, &targets).await,
         None | Some("wide") => tables(session, &options, &targets).await,
-        Some("yaml" | "json" | "name") => objects(session, &options, &targets).await,
-        Some(other) => bail!("unable to match a printer suitable for the output format {other:?}, allowed formats are: json,name,wide,yaml"),
+        Some(format) => objects(session, &options, &targets, format).await,
     }
 }
 
-async fn named(session: &Session, options: &Options) -> anyhow::Result<Vec<Target>> {
-    if options.files.is_empty() {
-        return names::targets(session, &options.words).await;
-    }
-    let mut targets = Vec::new();
-    for manifest in manifests::read(&options.files, false)? {
-        let name = text(&manifest["metadata"], "name").to_owned();
-        targets.push(Target { resource: session.resource_of(&manifest).await?, name: Some(name) });
-    }
-    Ok(targets)
-}
-
+/// The path of a target; with a revision that of a watch from there.
 fn path(session: &Session, options: &Options, target: &Target, watch: Option<&str>) -> String {
-    let namespace = (!options.all_namespaces).then_some(session.namespace.as_str());
+    let namespace = (!options.all_namespaces).then_some(target.namespace(session));
     let mut query = Serializer::new(String::new());
     let mut pair = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
@@ -75,104 +81,104 @@ fn path(session: &Session, options: &Options, target: &Target, watch: Option<&st
         }
     };
     pair("labelSelector", options.selector.as_deref());
-    pair("fieldSelector", options.field_selector.as_deref());
+    let mut base = target.resource.collection_path(namespace);
+    match (&target.name, watch) {
+        (Some(name), None) => base = format!("{base}/{name}"),
+        (Some(name), Some(_)) => pair("fieldSelector", Some(&format!("metadata.name={name}"))),
+        (None, _) => pair("fieldSelector", options.field_selector.as_deref()),
+    }
     if let Some(revision) = watch {
         pair("watch", Some("true"));
         pair("resourceVersion", Some(revision));
     }
-    let base = match (&target.name, watch) {
-        (Some(name), Some(_)) => {
-            pair("fieldSelector", Some(&format!("metadata.name={name}")));
-            target.resource.collection_path(namespace)
-        }
-        (Some(name), None) => target.resource.object_path(namespace, name),
-        (None, _) => target.resource.collection_path(namespace),
-    };
     let query = query.finish();
     if query.is_empty() { base } else { format!("{base}?{query}") }
 }
 
-/// Targets of one kind share one table.
-fn by_kind(targets: &[Target]) -> Vec<&[Target]> {
-    targets.chunk_by(|a, b| a.resource == b.resource).collect()
+fn style(options: &Options, target: &Target) -> TableStyle {
+    TableStyle {
+        wide: options.output.as_deref() == Some("wide"),
+        with_namespace: options.all_namespaces && target.resource.namespaced,
+        no_headers: options.no_headers,
+        show_labels: options.show_labels,
+        label_columns: options.label_columns.clone(),
+        prefix: String::new(),
+    }
+}
+
+/// What the server answered about each target, and what went wrong.
+async fn answers<'a>(
+    session: &Session,
+    options: &Options,
+    targets: &'a [Target],
+    as_tables: bool,
+) -> (Vec<(&'a Target, Value)>, Vec<anyhow::Error>) {
+    let (mut answers, mut failures) = (Vec::new(), Vec::new());
+    for target in targets {
+        let path = path(session, options, target, None);
+        let answer: Result<Value, Error> =
+            if as_tables { session.get_table(&path).await } else { session.get(&path).await };
+        match answer {
+            Ok(answer) => answers.push((target, answer)),
+            Err(error) if error.is_not_found() && options.ignore_not_found => {}
+            Err(error) => failures.push(error.into()),
+        }
+    }
+    (answers, failures)
 }
 
 async fn tables(session: &Session, options: &Options, targets: &[Target]) -> anyhow::Result<i32> {
-    let groups = by_kind(targets);
-    let several = groups.len() > 1;
-    let (mut failed, mut shown) = (false, 0);
-    for group in &groups {
-        let resource = &group[0].resource;
-        let style = TableStyle {
-            wide: options.output.as_deref() == Some("wide"),
-            with_namespace: options.all_namespaces && resource.namespaced,
-            no_headers: options.no_headers,
-            show_labels: options.show_labels,
-        };
-        let prefix = if several { Target::label(resource, "") } else { String::new() };
-        let (mut grid, mut rows, mut revision) = (Grid::default(), 0, String::from("0"));
-        for target in *group {
-            match session.get_table(&path(session, options, target, None)).await {
-                Ok(table) => {
-                    let count = table["rows"].as_array().map_or(0, Vec::len);
-                    revision = text(&table["metadata"], "resourceVersion").to_owned();
-                    if count > 0 {
-                        print::table(&mut grid, &table, style, rows == 0, &prefix);
-                    }
-                    rows += count;
-                }
-                Err(error) => {
-                    failed = true;
-                    complain(&error);
-                }
-            }
+    let (answers, failures) = answers(session, options, targets, true).await;
+    let several = answers.iter().any(|(target, _)| target.resource != answers[0].0.resource);
+    let mut shown = false;
+    for group in answers.chunk_by(|a, b| a.0.resource == b.0.resource) {
+        let target = group[0].0;
+        let mut style = style(options, target);
+        if several {
+            style.prefix = Target::label(&target.resource, "");
         }
-        let mut widths = Vec::new();
-        if !grid.is_empty() {
-            if shown > 0 {
-                println!();
-            }
-            print!("{}", grid.render(&mut widths));
-            shown += rows;
+        let mut printer = TablePrinter::new(style);
+        group.iter().for_each(|(_, table)| printer.add(table));
+        let text = printer.take();
+        if text.is_empty() {
+            continue;
         }
-        if options.watch {
-            if several {
-                bail!("you may only specify a single resource type to watch");
-            }
-            return watch(session, options, &group[0], style, &revision, &mut widths).await;
+        if shown && !options.no_headers {
+            println!();
         }
+        print!("{text}");
+        shown = true;
     }
-    if shown == 0 && !failed {
+    if !shown && failures.is_empty() && !options.ignore_not_found {
         nothing_found(session, options, targets);
     }
-    Ok(i32::from(failed))
+    failure::all(failures)
 }
 
 fn nothing_found(session: &Session, options: &Options, targets: &[Target]) {
-    let namespaced = targets.iter().any(|target| target.resource.namespaced);
-    if namespaced && !options.all_namespaces {
+    if !options.all_namespaces && targets.iter().all(|target| target.resource.namespaced) {
         eprintln!("No resources found in {} namespace.", session.namespace);
     } else {
         eprintln!("No resources found");
     }
 }
 
-async fn watch(
-    session: &Session,
-    options: &Options,
-    target: &Target,
-    style: TableStyle,
-    revision: &str,
-    widths: &mut Vec<usize>,
-) -> anyhow::Result<i32> {
-    let request = Session::table_request(&path(session, options, target, Some(revision)))?;
-    let response = session.client.transport().open(request).await?;
-    if !response.status().is_success() {
-        let (parts, body) = response.into_parts();
-        checked(http::Response::from_parts(parts, collect(body).await?))?;
-        return Ok(1);
-    }
-    let (mut body, mut buffer, mut header) = (response.into_body(), Vec::new(), widths.is_empty());
+async fn watch(session: &Session, options: &Options, targets: &[Target]) -> anyhow::Result<i32> {
+    let [target] = targets else { bail!("you may only specify a single resource type to watch") };
+    let mut shower = match options.output.as_deref() {
+        None | Some("wide") => Shower::Table(TablePrinter::new(style(options, target))),
+        Some(format) => Shower::Objects { format, shown: false, managed_fields: options.show_managed_fields },
+    };
+    let tables = matches!(shower, Shower::Table(_));
+    let first = path(session, options, target, None);
+    let first = if tables { session.get_table(&first).await? } else { session.get(&first).await? };
+    shower.show(&first, target);
+    // A watch of one object starts anywhere, for its own revision may be too old, and then shows it once more.
+    let single = target.name.is_some();
+    let revision = if single { "0" } else { text(&first["metadata"], "resourceVersion") };
+    let mut skipped = !single;
+    let mut body = session.open_stream(&path(session, options, target, Some(revision)), tables).await?;
+    let mut buffer = Vec::new();
     while let Some(chunk) = body.next().await {
         buffer.extend_from_slice(&chunk?);
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
@@ -181,37 +187,69 @@ async fn watch(
             if text(&event, "type") == "ERROR" {
                 bail!("{}", text(&event["object"], "message"));
             }
-            let mut grid = Grid::default();
-            print::table(&mut grid, &event["object"], style, header, "");
-            header = false;
-            print!("{}", grid.render(widths));
+            if std::mem::replace(&mut skipped, true) {
+                shower.show(&event["object"], target);
+            }
         }
     }
     Ok(0)
 }
 
-async fn objects(session: &Session, options: &Options, targets: &[Target]) -> anyhow::Result<i32> {
-    let (mut found, mut failed) = (Vec::new(), false);
-    for target in targets {
-        match session.client.get_json::<Value>(&path(session, options, target, None)).await {
-            Ok(mut answer) => match (&target.name, answer["items"].take()) {
-                (None, Value::Array(items)) => found.extend(items.into_iter().map(|item| typed(item, target))),
-                _ => found.push(answer),
-            },
-            Err(error) => {
-                failed = true;
-                complain(&error);
+/// What prints the objects of a watch.
+enum Shower<'a> {
+    Table(TablePrinter),
+    Objects { format: &'a str, shown: bool, managed_fields: bool },
+}
+
+impl Shower<'_> {
+    fn show(&mut self, answer: &Value, target: &Target) {
+        match self {
+            Shower::Table(printer) => {
+                printer.add(answer);
+                print!("{}", printer.take());
+            }
+            Shower::Objects { format, shown, managed_fields } => {
+                let items = match answer["items"].as_array() {
+                    Some(items) => items.iter().map(|item| typed(item.clone(), target)).collect(),
+                    None => vec![answer.clone()],
+                };
+                for item in items {
+                    if *format == "yaml" && std::mem::replace(shown, true) {
+                        println!("---");
+                    }
+                    print!("{}", print::object(&readable(item, *managed_fields), format));
+                }
             }
         }
     }
-    for object in &mut found {
-        // As kubectl: bookkeeping of no interest to a reader.
-        if let Some(meta) = object["metadata"].as_object_mut() {
-            meta.remove("managedFields");
+}
+
+async fn objects(session: &Session, options: &Options, targets: &[Target], format: &str) -> anyhow::Result<i32> {
+    let (answers, failures) = answers(session, options, targets, false).await;
+    let single = targets.len() == 1 && targets[0].name.is_some();
+    if answers.is_empty() && (single || options.ignore_not_found) {
+        return failure::all(failures);
+    }
+    let mut found: Vec<Value> = Vec::new();
+    for (target, mut answer) in answers {
+        match (&target.name, answer.get_mut("items").map(Value::take)) {
+            (Some(_), _) => found.push(answer),
+            (None, Some(Value::Array(items))) => found.extend(items.into_iter().map(|item| typed(item, target))),
+            (None, _) => {}
         }
     }
-    show(options, targets, found, failed)?;
-    Ok(i32::from(failed))
+    let mut found: Vec<Value> = found.into_iter().map(|object| readable(object, options.show_managed_fields)).collect();
+    if format == "name" {
+        found.iter().for_each(|object| println!("{}", print::name(object)));
+        return failure::all(failures);
+    }
+    let shown = if single {
+        found.remove(0)
+    } else {
+        json!({"apiVersion": "v1", "items": found, "kind": "List", "metadata": {"resourceVersion": ""}})
+    };
+    print!("{}", print::object(&shown, format));
+    failure::all(failures)
 }
 
 /// Items of a list do not say their type; alone they must.
@@ -223,26 +261,10 @@ fn typed(item: Value, target: &Target) -> Value {
     full
 }
 
-fn show(options: &Options, targets: &[Target], mut found: Vec<Value>, failed: bool) -> anyhow::Result<()> {
-    if options.output.as_deref() == Some("name") {
-        for object in &found {
-            let (group, _) = text(object, "apiVersion").split_once('/').unwrap_or(("", ""));
-            let kind = text(object, "kind").to_lowercase();
-            let dot = if group.is_empty() { "" } else { "." };
-            println!("{kind}{dot}{group}/{}", text(&object["metadata"], "name"));
-        }
-        return Ok(());
+/// Without the bookkeeping that interests few.
+fn readable(mut object: Value, managed_fields: bool) -> Value {
+    if let Some(Value::Object(meta)) = object.get_mut("metadata").filter(|_| !managed_fields) {
+        meta.remove("managedFields");
     }
-    let single = targets.len() == 1 && targets[0].name.is_some();
-    if found.is_empty() && (single || failed) {
-        return Ok(());
-    }
-    let shown = if single {
-        found.remove(0)
-    } else {
-        json!({"apiVersion": "v1", "items": found, "kind": "List", "metadata": {"resourceVersion": ""}})
-    };
-    let text = if options.output.as_deref() == Some("yaml") { print::yaml(&shown)? } else { print::json(&shown)? };
-    print!("{text}");
-    Ok(())
+    object
 }

@@ -1,7 +1,8 @@
 //! The verbs of kubectl that a machine without kubectl needs, one file a verb, printing as kubectl prints.
 //!
 //! Every verb is an ordinary API user over a [`session::Session`]; what there is to name is asked of discovery, and Tables come
-//! from the server, so a kind that the server serves works here without a line about it.
+//! from the server, so a kind that the server serves works here without a line about it. What went wrong goes to standard error
+//! in kubectl's words ([`failure`]).
 
 pub mod apply;
 pub mod create;
@@ -10,11 +11,18 @@ pub mod describe;
 pub mod exec;
 pub mod get;
 pub mod logs;
+pub mod scale;
+
+pub mod age;
+pub mod failure;
 pub mod manifests;
 pub mod names;
+pub mod pods;
 pub mod print;
-pub mod scale;
 pub mod session;
+pub mod tabs;
+pub mod three_way;
+pub mod yaml;
 
 use clap::{Args, Subcommand};
 
@@ -42,7 +50,7 @@ pub enum Verb {
     Apply(apply::Options),
     /// Show objects
     Get(get::Options),
-    /// Show one object in detail, with its events
+    /// Show objects in detail, with their events
     Describe(describe::Options),
     /// Delete objects by name, file or selector
     Delete(delete::Options),
@@ -54,8 +62,15 @@ pub enum Verb {
     Scale(scale::Options),
 }
 
-/// Runs a verb; the number is the exit code.
-pub async fn run(global: &Global, verb: Verb) -> anyhow::Result<i32> {
+/// Runs a verb and says on standard error what went wrong; the number is the exit code.
+pub async fn run(global: &Global, verb: Verb) -> i32 {
+    match attempt(global, verb).await {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}
+
+async fn attempt(global: &Global, verb: Verb) -> anyhow::Result<i32> {
     let session = Session::open(global).await?;
     match verb {
         Verb::Create(options) => create::run(&session, options).await,

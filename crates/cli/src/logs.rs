@@ -1,4 +1,4 @@
-//! `logs`: what a container wrote, once or as it writes.
+//! `logs`: what containers wrote, once or as they write.
 
 use std::io::Write;
 
@@ -6,23 +6,33 @@ use anyhow::bail;
 use clap::Args;
 use form_urlencoded::Serializer;
 use futures::StreamExt;
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
-use xebec_api::LabelSelector;
-use xebec_client::ListOptions;
-use xebec_client::transport::{checked, collect};
+use xebec_client::{Body, ListOptions};
 
-use crate::names;
+use crate::pods;
 use crate::session::Session;
+
+/// Of each of many Pods only the end is shown, unless more is asked for.
+const TAIL_OF_MANY: i64 = 10;
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// A Pod, or type/name of what owns Pods: rc/a, deployment/b
-    target: String,
+    #[arg(required_unless_present = "selector", conflicts_with = "selector")]
+    target: Option<String>,
     /// The container, where the Pod has several
+    #[arg(conflicts_with = "container")]
     name: Option<String>,
     /// The container, where the Pod has several
     #[arg(long, short)]
     container: Option<String>,
+    /// All containers
+    #[arg(long, conflicts_with_all = ["container", "name"])]
+    all_containers: bool,
+    /// Of the Pods with these labels
+    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    selector: Option<String>,
     /// Go on as the container writes
     #[arg(long, short)]
     follow: bool,
@@ -30,91 +40,120 @@ pub struct Options {
     #[arg(long, short)]
     previous: bool,
     /// Only the last lines; -1 for all
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
-    tail: i64,
+    #[arg(long, allow_negative_numbers = true)]
+    tail: Option<i64>,
     /// Only what is at most this old: 10s, 2m, 3h
-    #[arg(long)]
-    since: Option<String>,
+    #[arg(long, value_parser = seconds)]
+    since: Option<u64>,
+    /// Only what was written after this time
+    #[arg(long, value_name = "RFC3339", conflicts_with = "since")]
+    since_time: Option<String>,
     /// With the time of each line
     #[arg(long)]
     timestamps: bool,
     /// At most so many bytes
     #[arg(long)]
     limit_bytes: Option<u64>,
+    /// Say before each line which Pod and container wrote it
+    #[arg(long)]
+    prefix: bool,
+}
+
+/// One container whose log is shown.
+struct Source {
+    path: String,
+    prefix: String,
 }
 
 pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
-    let pod = pod_of(session, &options.target).await?;
-    let container = options.container.clone().or_else(|| options.name.clone());
+    let sources = sources(session, &options).await?;
+    if options.follow && sources.len() > 1 {
+        try_join_all(sources.iter().map(|source| show(session, source))).await?;
+    } else {
+        for source in &sources {
+            show(session, source).await?;
+        }
+    }
+    Ok(0)
+}
+
+async fn sources(session: &Session, options: &Options) -> anyhow::Result<Vec<Source>> {
+    let pods = match (&options.target, &options.selector) {
+        (Some(word), _) => vec![pods::of_word(session, word).await?],
+        (None, selector) => {
+            let selection = ListOptions { label_selector: selector.clone(), ..ListOptions::default() };
+            session.client.namespaced::<Pod>(&session.namespace).list_typed(&selection).await?
+        }
+    };
+    if pods.is_empty() {
+        eprintln!("No resources found in {} namespace.", session.namespace);
+    }
+    let mut sources = Vec::new();
+    for pod in &pods {
+        if options.all_containers {
+            let spec = pod.spec.as_ref();
+            let init = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
+            let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+            sources.extend(init.iter().chain(main).map(|container| source(session, options, pod, &container.name)));
+        } else {
+            let name = options.container.as_deref().or(options.name.as_deref());
+            sources.push(source(session, options, pod, &pods::container(pod, name, false)?));
+        }
+    }
+    Ok(sources)
+}
+
+fn source(session: &Session, options: &Options, pod: &Pod, container: &str) -> Source {
     let mut query = Serializer::new(String::new());
     let mut pair = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             query.append_pair(name, &value);
         }
     };
-    pair("container", container.or_else(|| default_container(&pod)));
-    pair("follow", options.follow.then(|| "true".to_owned()));
-    pair("previous", options.previous.then(|| "true".to_owned()));
-    pair("timestamps", options.timestamps.then(|| "true".to_owned()));
-    pair("tailLines", (options.tail >= 0).then(|| options.tail.to_string()));
+    let flag = |set: bool| set.then(|| "true".to_owned());
+    let tail = options.tail.or(options.selector.as_ref().map(|_| TAIL_OF_MANY));
+    pair("container", Some(container.to_owned()));
+    pair("follow", flag(options.follow));
+    pair("previous", flag(options.previous));
+    pair("timestamps", flag(options.timestamps));
+    pair("tailLines", tail.filter(|tail| *tail >= 0).map(|tail| tail.to_string()));
     pair("limitBytes", options.limit_bytes.map(|limit| limit.to_string()));
-    pair("sinceSeconds", options.since.as_deref().map(seconds).transpose()?.map(|seconds| seconds.to_string()));
+    pair("sinceSeconds", options.since.map(|seconds| seconds.to_string()));
+    pair("sinceTime", options.since_time.clone());
     let name = pod.metadata.name.as_deref().unwrap_or("");
-    let path = format!("/api/v1/namespaces/{}/pods/{name}/log?{}", session.namespace, query.finish());
-    let response = session.client.open(&path).await?;
-    if !response.status().is_success() {
-        let (parts, body) = response.into_parts();
-        checked(http::Response::from_parts(parts, collect(body).await?))?;
-        return Ok(1);
+    Source {
+        path: format!("/api/v1/namespaces/{}/pods/{name}/log?{}", session.namespace, query.finish()),
+        prefix: if options.prefix { format!("[pod/{name}/{container}] ") } else { String::new() },
     }
-    let mut body = response.into_body();
-    let mut out = std::io::stdout();
+}
+
+async fn show(session: &Session, source: &Source) -> anyhow::Result<()> {
+    let mut body: Body = session.open_stream(&source.path, false).await?;
+    let mut line = Vec::new();
+    // Several logs at once are mixed line by line; what is no whole line yet waits only where there is a prefix to set.
     while let Some(chunk) = body.next().await {
-        out.write_all(&chunk?)?;
-        out.flush()?;
+        if source.prefix.is_empty() {
+            write(&chunk?)?;
+            continue;
+        }
+        for piece in chunk?.split_inclusive(|byte| *byte == b'\n') {
+            line.extend_from_slice(piece);
+            if line.ends_with(b"\n") {
+                write(&[source.prefix.as_bytes(), &line].concat())?;
+                line.clear();
+            }
+        }
     }
-    Ok(0)
+    if !line.is_empty() {
+        write(&[source.prefix.as_bytes(), &line].concat())?;
+    }
+    Ok(())
 }
 
-/// The Pod that is meant: by name, or the first of what an owner selects.
-pub async fn pod_of(session: &Session, target: &str) -> anyhow::Result<std::sync::Arc<Pod>> {
-    let pods = session.client.namespaced::<Pod>(&session.namespace);
-    let Some((kind, name)) = target.split_once('/') else { return Ok(pods.get(target).await?.into()) };
-    let resource = names::resolve(session.served().await?, kind)?.remove(0);
-    if resource.group.is_empty() && resource.plural == "pods" {
-        return Ok(pods.get(name).await?.into());
-    }
-    let owner: serde_json::Value = session.client.get_json(&resource.object_path(Some(&session.namespace), name)).await?;
-    let selector = &owner["spec"]["selector"];
-    let selector = if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() {
-        LabelSelector::from_object(serde_json::from_value(selector.clone()).ok().as_ref())?
-    } else {
-        LabelSelector::from_map(&serde_json::from_value(selector.clone()).unwrap_or_default())
-    };
-    if selector.is_everything() || selector.requirements().is_empty() {
-        bail!("cannot tell the Pods of {target}: it has no selector");
-    }
-    let mut list = pods.list_typed(&ListOptions::labels(&selector)).await?;
-    if list.is_empty() {
-        bail!("timed out waiting for the condition: no Pod of {target} is there");
-    }
-    list.sort_by_key(|pod| !xebec_api::pod::is_ready(pod));
-    Ok(list.remove(0))
-}
-
-/// The annotated default container, or the first; a word about the others goes to standard error.
-pub fn default_container(pod: &Pod) -> Option<String> {
-    let annotations = pod.metadata.annotations.as_ref();
-    if let Some(name) = annotations.and_then(|all| all.get("kubectl.kubernetes.io/default-container")) {
-        return Some(name.clone());
-    }
-    let containers = &pod.spec.as_ref()?.containers;
-    let first = containers.first()?.name.clone();
-    if containers.len() > 1 {
-        let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
-        eprintln!("Defaulted container {first:?} out of: {}", names.join(", "));
-    }
-    Some(first)
+fn write(bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
 }
 
 /// `10s`, `2m`, `3h`, `1h30m` in seconds.
@@ -129,13 +168,13 @@ fn seconds(text: &str) -> anyhow::Result<u64> {
             's' => 1,
             'm' => 60,
             'h' => 3600,
-            _ => bail!("invalid duration {text:?}: write 10s, 2m or 3h"),
+            _ => bail!("write 10s, 2m or 3h"),
         };
-        total += number.parse::<u64>()? * unit;
-        number.clear();
+        let amount: u64 = std::mem::take(&mut number).parse()?;
+        total = total.saturating_add(amount.saturating_mul(unit));
     }
     if !number.is_empty() {
-        bail!("invalid duration {text:?}: it lacks a unit, write 10s, 2m or 3h");
+        bail!("it lacks a unit: write 10s, 2m or 3h");
     }
     Ok(total)
 }

@@ -4,24 +4,64 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use clap::Args;
 use serde_json::Value;
+
+use crate::session::{Session, text};
 
 const EXTENSIONS: [&str; 3] = ["json", "yaml", "yml"];
 
+/// Where objects stand.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Files {
+    /// Files or folders with objects, or - for standard input
+    #[arg(long = "filename", short = 'f', value_name = "FILE", value_delimiter = ',')]
+    pub files: Vec<PathBuf>,
+    /// Go through folders below folders
+    #[arg(long, short = 'R')]
+    pub recursive: bool,
+}
+
+/// An object and where it stands.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    pub object: Value,
+    pub origin: String,
+}
+
+impl Manifest {
+    pub fn name(&self) -> &str {
+        text(&self.object["metadata"], "name")
+    }
+
+    /// Where the object goes.
+    pub fn namespace<'a>(&'a self, session: &'a Session) -> anyhow::Result<&'a str> {
+        match text(&self.object["metadata"], "namespace") {
+            "" => Ok(&session.namespace),
+            own if session.namespace_is_explicit && own != session.namespace => bail!(
+                "the namespace from the provided object {own:?} does not match the namespace {:?}. You must pass \
+                 '--namespace={own}' to perform this operation.",
+                session.namespace
+            ),
+            own => Ok(own),
+        }
+    }
+}
+
 /// Every object that the named files hold, in their order.
-pub fn read(files: &[PathBuf], recursive: bool) -> anyhow::Result<Vec<Value>> {
+pub fn read(Files { files, recursive }: &Files) -> anyhow::Result<Vec<Manifest>> {
     if files.is_empty() {
-        bail!("must specify a file with -f");
+        bail!("must specify one of -f and a name");
     }
     let mut objects = Vec::new();
     for file in files {
         if file == Path::new("-") {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-            parse(&text, "standard input", &mut objects)?;
+            parse(&text, "STDIN", &mut objects)?;
             continue;
         }
-        for path in expand(file, recursive)? {
+        for path in expand(file, *recursive)? {
             let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             parse(&text, &path.display().to_string(), &mut objects)?;
         }
@@ -56,7 +96,7 @@ fn expand(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Adds every object of a text with one or more documents.
-pub fn parse(text: &str, origin: &str, objects: &mut Vec<Value>) -> anyhow::Result<()> {
+fn parse(text: &str, origin: &str, objects: &mut Vec<Manifest>) -> anyhow::Result<()> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| anyhow::anyhow!("error parsing {origin}: {error}"))?;
@@ -66,7 +106,7 @@ pub fn parse(text: &str, origin: &str, objects: &mut Vec<Value>) -> anyhow::Resu
     Ok(())
 }
 
-fn open(document: Value, origin: &str, objects: &mut Vec<Value>) -> anyhow::Result<()> {
+fn open(document: Value, origin: &str, objects: &mut Vec<Manifest>) -> anyhow::Result<()> {
     let kind = document["kind"].as_str().unwrap_or("").to_owned();
     if kind.is_empty() || document["apiVersion"].as_str().is_none() {
         bail!("error parsing {origin}: apiVersion and kind must be set");
@@ -76,7 +116,7 @@ fn open(document: Value, origin: &str, objects: &mut Vec<Value>) -> anyhow::Resu
         let Value::Array(items) = document["items"].take() else { return Ok(()) };
         return items.into_iter().try_for_each(|item| open(item, origin, objects));
     }
-    objects.push(document);
+    objects.push(Manifest { object: document, origin: origin.to_owned() });
     Ok(())
 }
 
@@ -100,7 +140,7 @@ mod tests {
     fn yaml_means_what_users_write() {
         let mut objects = Vec::new();
         parse("apiVersion: v1\nkind: Pod\nmode: 0644\n", "test", &mut objects).unwrap();
-        assert_eq!(objects[0]["mode"], 420);
+        assert_eq!(objects[0].object["mode"], 420);
     }
 
     #[test]

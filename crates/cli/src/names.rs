@@ -3,6 +3,7 @@
 use anyhow::bail;
 use xebec_api::ResourceType;
 
+use crate::manifests::{self, Files};
 use crate::session::{Served, Session};
 
 /// One thing that was named: a whole collection, or one object of it.
@@ -10,9 +11,20 @@ use crate::session::{Served, Session};
 pub struct Target {
     pub resource: ResourceType,
     pub name: Option<String>,
+    /// Where it is not the session's.
+    pub namespace: Option<String>,
 }
 
 impl Target {
+    /// The path of an object that a target names.
+    pub fn path(&self, session: &Session) -> String {
+        self.resource.object_path(Some(self.namespace(session)), self.name.as_deref().unwrap_or(""))
+    }
+
+    pub fn namespace<'a>(&'a self, session: &'a Session) -> &'a str {
+        self.namespace.as_deref().unwrap_or(&session.namespace)
+    }
+
     /// `pod/a`, `deployment.apps/b`: how results name an object.
     pub fn label(resource: &ResourceType, name: &str) -> String {
         let kind = resource.kind.to_lowercase();
@@ -20,24 +32,44 @@ impl Target {
     }
 }
 
-/// The targets that the arguments name, in their order.
-pub async fn targets(session: &Session, words: &[String]) -> anyhow::Result<Vec<Target>> {
-    if words.is_empty() {
-        bail!("You must specify the type of resource to get, for example 'pods'");
-    }
-    let served = session.served().await?;
-    if words[0].contains('/') {
-        return words.iter().map(|word| typed_name(served, word)).collect();
+/// The targets that files or else arguments name, in their order.
+pub async fn of_files_or_words(session: &Session, files: &Files, words: &[String]) -> anyhow::Result<Vec<Target>> {
+    if files.files.is_empty() {
+        return targets(session, words).await;
     }
     let mut targets = Vec::new();
-    for kind in words[0].split(',') {
+    for manifest in manifests::read(files)? {
+        targets.push(Target {
+            resource: session.resource_of(&manifest.object, &manifest.origin).await?,
+            name: Some(manifest.name().to_owned()),
+            namespace: Some(manifest.namespace(session)?.to_owned()),
+        });
+    }
+    Ok(targets)
+}
+
+/// The targets that the arguments name, in their order.
+pub async fn targets(session: &Session, words: &[String]) -> anyhow::Result<Vec<Target>> {
+    let Some(first) = words.first() else { bail!("the type of resource is missing, for example 'pods'") };
+    let served = session.served().await?;
+    if first.contains('/') {
+        return words.iter().map(|word| typed_name(served, word)).collect();
+    }
+    if words.len() > 1 && words.iter().any(|word| word.contains('/')) {
+        bail!("a type and a TYPE/NAME cannot stand together: write either 'TYPE NAME' or 'TYPE/NAME'");
+    }
+    let mut targets = Vec::new();
+    for kind in first.split(',') {
         for resource in resolve(served, kind)? {
             if words.len() == 1 {
-                targets.push(Target { resource, name: None });
+                targets.push(Target { resource, name: None, namespace: None });
                 continue;
             }
-            let named = words[1..].iter().map(|name| Target { resource: resource.clone(), name: Some(name.clone()) });
-            targets.extend(named);
+            targets.extend(words[1..].iter().map(|name| Target {
+                resource: resource.clone(),
+                name: Some(name.clone()),
+                namespace: None,
+            }));
         }
     }
     Ok(targets)
@@ -45,10 +77,13 @@ pub async fn targets(session: &Session, words: &[String]) -> anyhow::Result<Vec<
 
 fn typed_name(served: &[Served], word: &str) -> anyhow::Result<Target> {
     let Some((kind, name)) = word.split_once('/') else {
-        bail!("there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'get resource/<resource_name>' instead of 'get resource resource/<resource_name>'");
+        bail!("{word:?} names no type: after a TYPE/NAME only further TYPE/NAMEs can follow");
     };
+    if kind.is_empty() || name.is_empty() || name.contains('/') {
+        bail!("arguments in resource/name form must have a single resource and name");
+    }
     let resource = resolve(served, kind)?.remove(0);
-    Ok(Target { resource, name: Some(name.to_owned()) })
+    Ok(Target { resource, name: Some(name.to_owned()), namespace: None })
 }
 
 /// The resources that a word means; several only for a category.
@@ -67,7 +102,8 @@ pub fn resolve(served: &[Served], word: &str) -> anyhow::Result<Vec<ResourceType
     }
     let mut members: Vec<ResourceType> = Vec::new();
     for one in served.iter().filter(|one| one.categories.contains(&lower)) {
-        let known = members.iter().any(|other| other.group == one.resource.group && other.plural == one.resource.plural);
+        let known =
+            members.iter().any(|other| other.group == one.resource.group && other.plural == one.resource.plural);
         if !known {
             members.push(one.resource.clone());
         }

@@ -1,65 +1,65 @@
 //! `scale --replicas=N TYPE/NAME`.
 
-use std::path::PathBuf;
-
+use anyhow::bail;
 use clap::Args;
 use http::Method;
-use serde_json::{Value, json};
-use xebec_client::Patch;
+use serde_json::json;
+use xebec_client::{Error, Patch};
 
-use crate::create::complain;
-use crate::manifests;
+use crate::failure;
+use crate::manifests::Files;
 use crate::names::{self, Target};
-use crate::session::{Session, text};
+use crate::session::Session;
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// A type and names, or type/name: rc/a, deployment b
     words: Vec<String>,
-    /// Files that name the objects
-    #[arg(long = "filename", short = 'f', value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    files: Files,
     /// How many there should be
-    #[arg(long)]
+    #[arg(long, value_name = "COUNT", allow_negative_numbers = true)]
     replicas: i32,
     /// Only if there are this many now
-    #[arg(long)]
+    #[arg(long, value_name = "COUNT")]
     current_replicas: Option<i32>,
 }
 
 pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
     if options.replicas < 0 {
-        anyhow::bail!("The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0");
+        bail!("The --replicas=COUNT flag is required, and COUNT must be greater than or equal to 0");
     }
-    let mut targets = Vec::new();
-    if options.files.is_empty() {
-        targets = names::targets(session, &options.words).await?;
-    } else {
-        for manifest in manifests::read(&options.files, false)? {
-            let name = Some(text(&manifest["metadata"], "name").to_owned());
-            targets.push(Target { resource: session.resource_of(&manifest).await?, name });
+    let mut failures = Vec::new();
+    for target in names::of_files_or_words(session, &options.files, &options.words).await? {
+        let Some(name) = &target.name else { bail!("resource(s) were provided, but no name was specified") };
+        match one(session, &options, &target).await {
+            Ok(()) => println!("{} scaled", Target::label(&target.resource, name)),
+            Err(error) => failures.push(error),
         }
     }
-    let mut failed = false;
-    for target in targets {
-        let Some(name) = &target.name else { anyhow::bail!("resource(s) were provided, but no name was specified") };
-        let path = format!("{}/scale", target.resource.object_path(Some(&session.namespace), name));
-        if let Some(expected) = options.current_replicas {
-            let scale: Value = session.client.get_json(&path).await?;
-            let current = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-            if current != i64::from(expected) {
-                anyhow::bail!("Expected replicas to be {expected}, was {current}");
-            }
+    failure::all(failures)
+}
+
+async fn one(session: &Session, options: &Options, target: &Target) -> anyhow::Result<()> {
+    let path = format!("{}/scale", target.path(session));
+    let mut change = json!({"spec": {"replicas": options.replicas}});
+    if let Some(expected) = options.current_replicas {
+        let scale = session.get(&path).await?;
+        let current = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+        if current != i64::from(expected) {
+            bail!("Expected replicas to be {expected}, was {current}");
         }
-        let patch = Patch::Merge(json!({"spec": {"replicas": options.replicas}}));
-        let body = serde_json::to_vec(patch.body())?;
-        match session.client.call(Method::PATCH, &path, patch.content_type(), body.into()).await {
-            Ok(_) => println!("{} scaled", Target::label(&target.resource, name)),
-            Err(error) => {
-                failed = true;
-                complain(&error);
-            }
-        }
+        // Whoever changes it in between is not overridden.
+        change["metadata"] = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
     }
-    Ok(i32::from(failed))
+    let patch = Patch::Merge(change);
+    match session.send_as(Method::PATCH, &path, patch.content_type(), patch.body()).await {
+        Ok(_) => Ok(()),
+        // The object itself may be missing, or its kind may have no replicas to set.
+        Err(error) if error.is_not_found() => match session.get(&target.path(session)).await {
+            Ok(_) => bail!("a {} cannot be scaled", target.resource.kind),
+            Err(error) => Err(Error::into(error)),
+        },
+        Err(error) => Err(error.into()),
+    }
 }

@@ -179,6 +179,8 @@ impl PodNetwork {
         let (inside, made) = tokio::join!(Links::open(Some(path)), self.links.add_pair(&pair));
         made?;
         let inside = inside?;
+        let loopback = inside.by_name("lo").await?;
+        inside.set_up(&loopback).await?;
         let link = inside.by_name(interface).await?;
         inside.set_up(&link).await?;
         inside.add_address(&link, Ipv4Net::from(attachment.address)).await?;

@@ -10,22 +10,24 @@ use xebec_netfilter::{Change, Netfilter};
 use crate::attachments::is_ours;
 use crate::links::Links;
 use crate::protocol::OWN_VERSION;
-use crate::{Config, Error, PLUGIN_NAME, Result, rules};
+use crate::{Config, Error, LOOPBACK_NAME, PLUGIN_NAME, Result, rules};
 
 /// The runtime takes the first file in the order of names; ours comes before most.
 const CONF_FILE: &str = "10-xebec.conflist";
 
 /// Installs the plugin, then the configuration that names it: a runtime may read the latter at once.
 pub fn install(config: &Config) -> Result<()> {
-    let plugin = config.cni_bin_dir.join(PLUGIN_NAME);
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::File { operation: "install the CNI plugin as", path, source }
     };
-    fs::create_dir_all(&config.cni_bin_dir).map_err(failed(&plugin))?;
-    if fs::read_link(&plugin).ok().as_deref() != Some(config.program.as_path()) {
-        absent(&plugin).map_err(failed(&plugin))?;
-        std::os::unix::fs::symlink(&config.program, &plugin).map_err(failed(&plugin))?;
+    fs::create_dir_all(&config.cni_bin_dir).map_err(failed(&config.cni_bin_dir))?;
+    for name in [PLUGIN_NAME, LOOPBACK_NAME] {
+        let plugin = config.cni_bin_dir.join(name);
+        if fs::read_link(&plugin).ok().as_deref() != Some(config.program.as_path()) {
+            absent(&plugin).map_err(failed(&plugin))?;
+            std::os::unix::fs::symlink(&config.program, &plugin).map_err(failed(&plugin))?;
+        }
     }
     let conf = config.cni_conf_dir.join(CONF_FILE);
     fs::create_dir_all(&config.cni_conf_dir).map_err(failed(&conf))?;
@@ -58,8 +60,12 @@ pub async fn remove_all(config: &Config, netfilter: &dyn Netfilter) -> Result<()
         links.delete(&bridge.name).await?;
     }
     netfilter.apply(&Change::DeleteTable(rules::table_id()).into()).await?;
-    let files: [PathBuf; 3] =
-        [config.cni_conf_dir.join(CONF_FILE), config.cni_bin_dir.join(PLUGIN_NAME), config.socket.clone()];
+    let files: [PathBuf; 4] = [
+        config.cni_conf_dir.join(CONF_FILE),
+        config.cni_bin_dir.join(PLUGIN_NAME),
+        config.cni_bin_dir.join(LOOPBACK_NAME),
+        config.socket.clone(),
+    ];
     for path in files {
         absent(&path).map_err(|source| Error::File { operation: "remove", path, source })?;
     }

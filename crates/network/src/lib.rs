@@ -37,6 +37,9 @@ pub use install::remove_all;
 /// The name under which the plugin is installed; a binary that is started by this name is the plugin.
 pub const PLUGIN_NAME: &str = "xebec-cni";
 
+/// The name of the second plugin, which older runtimes look for by themselves.
+pub const LOOPBACK_NAME: &str = "loopback";
+
 /// What the agent wants to know of its node.
 #[derive(Clone, Debug)]
 pub struct Config {

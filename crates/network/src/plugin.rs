@@ -37,6 +37,27 @@ pub fn main(variable: &dyn Fn(&str) -> Option<String>, mut stdin: impl Read) -> 
     }
 }
 
+/// The plugin `loopback`, which containerd before 2.0 runs in every Pod's namespace beside the configured network. The agent
+/// brings the loopback interface up together with the Pod's own, so there is nothing left to do but to answer.
+pub fn loopback(variable: &dyn Fn(&str) -> Option<String>, mut stdin: impl Read) -> Outcome {
+    let mut input = Vec::new();
+    let read = stdin.by_ref().take(MESSAGE_LIMIT).read_to_end(&mut input);
+    let conf = read.map_err(|e| Failure::new(code::IO_FAILURE, format!("read the network configuration: {e}")));
+    let conf = match conf.and_then(|_| parse(&input)) {
+        Ok(conf) => conf,
+        Err(failure) => return Outcome { exit_code: 1, stdout: format!("{}\n", failure.to_json(OWN_VERSION)) },
+    };
+    let answer = match variable("CNI_COMMAND").as_deref() {
+        Some("VERSION") => json!({"cniVersion": conf.version, "supportedVersions": VERSIONS}),
+        Some("ADD") => {
+            let interface = json!({"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": variable("CNI_NETNS")});
+            json!({"cniVersion": conf.version, "interfaces": [interface]})
+        }
+        _ => return Outcome { exit_code: 0, stdout: String::new() },
+    };
+    Outcome { exit_code: 0, stdout: format!("{answer}\n") }
+}
+
 /// The longest message read from the runtime, the plugin or the agent, in bytes.
 pub(crate) const MESSAGE_LIMIT: u64 = 1 << 20;
 

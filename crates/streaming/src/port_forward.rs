@@ -28,7 +28,7 @@ use crate::remote_command::{STREAM_TYPE, V4, V4_BASE64};
 use crate::spdy::{Connection, Incoming, Stream};
 use crate::tunnel::{self, Tunnel};
 use crate::upgrade::{
-    Reply, choose_websocket_protocol, grant_spdy, grant_websocket, is_websocket, websocket_protocols,
+    Refusal, Reply, choose_websocket_protocol, grant_spdy, grant_websocket, is_websocket, websocket_protocols,
 };
 use crate::websocket::{self, Channels, Encoding, Layout};
 
@@ -127,7 +127,7 @@ pub fn ports<'a>(values: impl IntoIterator<Item = &'a str>) -> Result<Vec<u16>, 
 ///
 /// # Errors
 /// The refusal to answer with.
-pub fn accept<B>(request: &mut Request<B>, ports: Vec<u16>) -> Result<Accepted, Reply> {
+pub fn accept<B>(request: &mut Request<B>, ports: Vec<u16>) -> Result<Accepted, Refusal> {
     let (reply, form) = if wants_tunnel(request) {
         let protocol = choose_websocket_protocol(request.headers(), &[TUNNEL_PROTOCOL])?;
         (grant_websocket(request, protocol)?, Form::Tunnel)

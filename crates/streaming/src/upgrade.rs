@@ -14,6 +14,9 @@ use tokio_tungstenite::tungstenite::handshake::{client::generate_key, derive_acc
 /// An answer to an upgrade request.
 pub type Reply = Response<Full<Bytes>>;
 
+/// The answer to a request that is not granted, boxed because it is far larger than what is returned beside it.
+pub type Refusal = Box<Reply>;
+
 /// The byte stream of a connection that has left HTTP behind.
 pub type Io = TokioIo<Upgraded>;
 
@@ -53,30 +56,30 @@ pub fn websocket_protocols(headers: &HeaderMap) -> Vec<&str> {
 }
 
 /// The first subprotocol of the client that the server has too. A client that names none gets the empty one.
-pub fn choose_websocket_protocol(headers: &HeaderMap, supported: &[&'static str]) -> Result<&'static str, Reply> {
+pub fn choose_websocket_protocol(headers: &HeaderMap, supported: &[&'static str]) -> Result<&'static str, Refusal> {
     let mut offered = websocket_protocols(headers);
     if offered.is_empty() {
         offered.push("");
     }
     offered.iter().find_map(|offer| supported.iter().find(|known| *known == offer)).copied().ok_or_else(|| {
         let message = format!("requested protocol(s) are not supported: {offered:?}; supports {supported:?}");
-        refuse(StatusCode::FORBIDDEN, &message)
+        Box::new(refuse(StatusCode::FORBIDDEN, &message))
     })
 }
 
 /// The answer that turns the connection into a WebSocket (RFC 6455, section 4.2).
-pub fn grant_websocket<B>(request: &Request<B>, protocol: &str) -> Result<Reply, Reply> {
+pub fn grant_websocket<B>(request: &Request<B>, protocol: &str) -> Result<Reply, Refusal> {
     let headers = request.headers();
     if request.method() != Method::GET {
-        return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, "bad method"));
+        return Err(Box::new(refuse(StatusCode::METHOD_NOT_ALLOWED, "bad method")));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let mut reply = refuse(StatusCode::BAD_REQUEST, "missing or bad WebSocket version");
         reply.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        return Err(reply);
+        return Err(Box::new(reply));
     }
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
-        return Err(refuse(StatusCode::BAD_REQUEST, "mismatch challenge/response"));
+        return Err(Box::new(refuse(StatusCode::BAD_REQUEST, "mismatch challenge/response")));
     };
     let accept = derive_accept_key(key.as_bytes());
     let mut reply = switching("websocket");
@@ -90,8 +93,8 @@ pub fn grant_websocket<B>(request: &Request<B>, protocol: &str) -> Result<Reply,
 /// Chooses the protocol version over SPDY and answers with it.
 ///
 /// The version is settled before the upgrade headers are looked at, which decides the code that a plain request gets.
-pub fn grant_spdy(headers: &HeaderMap, supported: &[&'static str]) -> Result<(&'static str, Reply), Reply> {
-    let bad = |message: &str| refuse(StatusCode::BAD_REQUEST, &format!("unable to upgrade: {message}"));
+pub fn grant_spdy(headers: &HeaderMap, supported: &[&'static str]) -> Result<(&'static str, Reply), Refusal> {
+    let bad = |message: &str| Box::new(refuse(StatusCode::BAD_REQUEST, &format!("unable to upgrade: {message}")));
     if !headers.contains_key(PROTOCOL_VERSION) {
         let message =
             format!("header X-Stream-Protocol-Version does not exist in request with {} headers", headers.len());
@@ -112,7 +115,7 @@ pub fn grant_spdy(headers: &HeaderMap, supported: &[&'static str]) -> Result<(&'
         for version in supported {
             reply.headers_mut().append(ACCEPTED_VERSIONS, text(version));
         }
-        return Err(reply);
+        return Err(Box::new(reply));
     };
     if !is_upgrade(headers) || !contains(headers, header::UPGRADE, "spdy/3.1") {
         return Err(bad("missing upgrade headers in request"));

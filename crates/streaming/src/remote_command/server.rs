@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{HeaderMap, Request};
+use http::Request;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
@@ -19,7 +19,7 @@ use super::{
     V3, V4, V4_BASE64, V5, resizes,
 };
 use crate::spdy::{Connection, Incoming, IncomingStreams, Stream};
-use crate::upgrade::{Io, Reply, choose_websocket_protocol, grant_spdy, grant_websocket, is_websocket};
+use crate::upgrade::{Io, Refusal, Reply, choose_websocket_protocol, grant_spdy, grant_websocket, is_websocket};
 use crate::websocket::{self, Channels, Encoding, Layout};
 use crate::{BoxReader, BoxWriter};
 
@@ -72,7 +72,7 @@ pub struct Session {
 ///
 /// # Errors
 /// The refusal to answer with.
-pub fn accept<B>(request: &mut Request<B>, options: Options) -> Result<Accepted, Reply> {
+pub fn accept<B>(request: &mut Request<B>, options: Options) -> Result<Accepted, Refusal> {
     if is_websocket(request.headers()) {
         let protocol = choose_websocket_protocol(request.headers(), &WEBSOCKET_PROTOCOLS)?;
         let reply = grant_websocket(request, protocol)?;
@@ -80,7 +80,7 @@ pub fn accept<B>(request: &mut Request<B>, options: Options) -> Result<Accepted,
         let session = async move { Ok(over_websocket(TokioIo::new(upgrade.await?), protocol, options).await) };
         return Ok(Accepted { reply, session: session.boxed() });
     }
-    let (version, reply) = grant_spdy(request.headers() as &HeaderMap, &SPDY_VERSIONS)?;
+    let (version, reply) = grant_spdy(request.headers(), &SPDY_VERSIONS)?;
     let upgrade = hyper::upgrade::on(request);
     Ok(Accepted { reply, session: over_spdy(upgrade, version, options).boxed() })
 }
@@ -168,7 +168,7 @@ async fn over_spdy(upgrade: OnUpgrade, version: &str, options: Options) -> Resul
         stdin: stdin.map(|stream| Box::pin(stream) as BoxReader),
         stdout: streams.stdout.map(|stream| Box::pin(stream.into_split().1) as BoxWriter),
         stderr: streams.stderr.map(|stream| Box::pin(stream.into_split().1) as BoxWriter),
-        resize: streams.resize.map(|stream| resizes(stream)),
+        resize: streams.resize.map(resizes),
         error: error.map(|stream| Box::pin(stream) as BoxWriter),
         json_status: version == V4,
         transport: Transport::Spdy(connection),

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{self, Frame, FrameEncoder, FrameError, FrameReader, Headers, ResetStatus};
+use super::frame::{self, Frame, FrameEncoder, FrameError, FrameReader, Headers, ResetStatus, SynStream};
 use super::stream::Stream;
 use crate::outbound;
 
@@ -321,9 +321,7 @@ impl<T: AsyncRead + AsyncWrite> Reading<T> {
     async fn read(&mut self) -> Result<(), FrameError> {
         while let Some(frame) = self.frames.next().await? {
             match frame {
-                Frame::SynStream { id, fin, unidirectional, headers } => {
-                    self.opened(id, fin, !unidirectional, headers).await;
-                }
+                Frame::SynStream(stream) => self.opened(stream).await,
                 Frame::SynReply { id, fin } => {
                     let reply = self.shared.streams().get_mut(&id).and_then(|entry| entry.reply.take());
                     if let Some(reply) = reply {
@@ -356,7 +354,7 @@ impl<T: AsyncRead + AsyncWrite> Reading<T> {
         Ok(())
     }
 
-    async fn opened(&mut self, id: u32, fin: bool, local_open: bool, headers: Headers) {
+    async fn opened(&mut self, SynStream { id, fin, unidirectional, headers }: SynStream) {
         let theirs = (id % 2 == 1) == (self.role == Role::Server);
         if !theirs || id < self.next_id {
             return self.send(Command::Reset { id, status: ResetStatus::ProtocolError }).await;
@@ -366,7 +364,7 @@ impl<T: AsyncRead + AsyncWrite> Reading<T> {
             return self.send(Command::Reset { id, status: ResetStatus::RefusedStream }).await;
         }
         self.shared.last_good_stream.store(id, Ordering::Relaxed);
-        let inbound = self.shared.register(id, None, local_open);
+        let inbound = self.shared.register(id, None, !unidirectional);
         if fin {
             self.shared.remote_ended(id);
         }
@@ -438,9 +436,10 @@ where
         () = closed.cancelled() => Ok(()),
         result = write => result,
     };
+    // The reading task goes on: a peer that has closed its socket over our unread bytes fails our writes at once, while
+    // what it sent before still waits to be read. That task ends the connection when there is no more.
     if let Err(error) = result {
         tracing::debug!(%error, "SPDY connection cannot be written");
-        closed.cancel();
     }
 }
 
@@ -458,4 +457,49 @@ fn encode(encoder: &mut FrameEncoder, out: &mut BytesMut, command: Command) -> O
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// A transport whose other side takes nothing any more.
+    struct Broken;
+
+    impl AsyncWrite for Broken {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_came_before_a_broken_write_is_still_read() {
+        let (mut far, near) = tokio::io::duplex(64);
+        let connection = Connection::client(tokio::io::join(near, Broken));
+        let opening = connection.open(Headers::default()).await.unwrap();
+        // The writing task gives up over the new stream's frame and with it the queue.
+        connection.shared.queue.closed().await;
+        let mut frames = BytesMut::new();
+        FrameEncoder::new().syn_reply(&mut frames, 1);
+        frame::data(&mut frames, 1, &[7; 1000], false);
+        frame::data(&mut frames, 1, b"", true);
+        tokio::spawn(async move { far.write_all(&frames).await.unwrap() });
+        let mut bytes = Vec::new();
+        opening.established().await.unwrap().read_to_end(&mut bytes).await.unwrap();
+        assert_eq!(bytes, [7; 1000]);
+        connection.closed().cancelled().await;
+    }
 }

@@ -73,12 +73,7 @@ pub enum ResetStatus {
 /// One parsed frame.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
-    SynStream {
-        id: u32,
-        fin: bool,
-        unidirectional: bool,
-        headers: Headers,
-    },
+    SynStream(SynStream),
     SynReply {
         id: u32,
         fin: bool,
@@ -105,6 +100,17 @@ pub enum Frame {
         fin: bool,
         length: usize,
     },
+}
+
+/// A new stream of the peer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SynStream {
+    pub id: u32,
+    /// The peer sends nothing on it.
+    pub fin: bool,
+    /// We send nothing on it.
+    pub unidirectional: bool,
+    pub headers: Headers,
 }
 
 /// The headers of a stream, with the lower-case names of the wire.
@@ -180,7 +186,8 @@ impl<R: AsyncBufRead + Unpin> FrameReader<R> {
 
     /// The next frame, or `None` where the transport ends between two frames.
     ///
-    /// After [`Frame::Data`] the caller takes exactly `length` bytes with [`FrameReader::payload`] before it asks again.
+    /// After [`Frame::Data`] the caller takes exactly `length` bytes with [`FrameReader::payload`] before it asks
+    /// again.
     pub async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         if self.io.fill_buf().await?.is_empty() {
             return Ok(None);
@@ -232,7 +239,7 @@ impl<R: AsyncBufRead + Unpin> FrameReader<R> {
             SYN_STREAM => {
                 let headers = self.headers(block)?;
                 let unidirectional = flags & FLAG_UNIDIRECTIONAL != 0;
-                Frame::SynStream { id: stream_id(word(0))?, fin, unidirectional, headers }
+                Frame::SynStream(SynStream { id: stream_id(word(0))?, fin, unidirectional, headers })
             }
             SYN_REPLY => {
                 self.headers(block)?;
@@ -417,8 +424,8 @@ mod tests {
         assert_eq!(
             parsed,
             [
-                Frame::SynStream { id: 1, fin: false, unidirectional: false, headers: headers.clone() },
-                Frame::SynStream { id: 3, fin: false, unidirectional: false, headers: large },
+                Frame::SynStream(SynStream { id: 1, fin: false, unidirectional: false, headers: headers.clone() }),
+                Frame::SynStream(SynStream { id: 3, fin: false, unidirectional: false, headers: large }),
                 Frame::SynReply { id: 2, fin: false },
                 Frame::RstStream { id: 3, status: 5 },
                 Frame::Ping { id: 7 },

@@ -293,8 +293,8 @@ async fn write_messages<T>(
         () = closed.cancelled() => Ok(()),
         result = write => result,
     };
+    // The reading task goes on: what the peer sent before it closed its socket still waits to be read.
     if let Err(error) = result {
         tracing::debug!(%error, "WebSocket cannot be written");
-        closed.cancel();
     }
 }

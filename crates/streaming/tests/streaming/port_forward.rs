@@ -44,7 +44,7 @@ async fn node() -> SocketAddr {
         let ports = if needs_ports(&request) { ports(values).unwrap() } else { Vec::new() };
         let accepted = match accept(&mut request, ports) {
             Ok(accepted) => accepted,
-            Err(refusal) => return refusal,
+            Err(refusal) => return *refusal,
         };
         let connect = move |port| async move {
             match port {

@@ -31,7 +31,7 @@ async fn node() -> SocketAddr {
                 });
                 accepted.reply
             }
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         }
     })
     .await
@@ -86,7 +86,7 @@ async fn relaying_node() -> SocketAddr {
                 });
                 accepted.reply
             }
-            Err(refusal) => refusal,
+            Err(refusal) => *refusal,
         }
     })
     .await
@@ -135,7 +135,8 @@ async fn check(client: Client, address: SocketAddr, command: &str, stdin: &[u8])
     (out, err, outcome)
 }
 
-async fn everywhere(command: &str, stdin: &[u8], out: &[u8], err: &[u8], outcome: Outcome) {
+/// Runs a command over every protocol, directly and through a relay, and expects its output, errors and outcome.
+async fn everywhere(command: &str, stdin: &[u8], (out, err, outcome): (&[u8], &[u8], Outcome)) {
     let nodes = [node().await, relaying_node().await];
     for (client, address) in [Client::Spdy, Client::WebSocket].into_iter().flat_map(|c| nodes.map(|node| (c, node))) {
         let (got_out, got_err, got) = check(client, address, command, stdin).await;
@@ -148,21 +149,21 @@ async fn everywhere(command: &str, stdin: &[u8], out: &[u8], err: &[u8], outcome
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn input_that_ends_comes_back() {
-    everywhere("cat", b"hello\n", b"hello\n", b"", Outcome::Success).await;
-    everywhere("cat", b"", b"", b"", Outcome::Success).await;
+    everywhere("cat", b"hello\n", (b"hello\n", b"", Outcome::Success)).await;
+    everywhere("cat", b"", (b"", b"", Outcome::Success)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_input_and_output_pass_whole() {
     let big = pattern(BIG);
-    everywhere("cat", &big, &big, b"", Outcome::Success).await;
-    everywhere("both", b"", &big, &pattern(BIG / 2), Outcome::Success).await;
+    everywhere("cat", &big, (&big, b"", Outcome::Success)).await;
+    everywhere("both", b"", (&big, &pattern(BIG / 2), Outcome::Success)).await;
 }
 
 #[tokio::test]
 async fn exit_codes_and_failures_arrive() {
-    everywhere("fail", b"", b"", b"no\n", Outcome::Exit(3)).await;
-    everywhere("nonsense", b"", b"", b"", Outcome::internal("no such command")).await;
+    everywhere("fail", b"", (b"", b"no\n", Outcome::Exit(3))).await;
+    everywhere("nonsense", b"", (b"", b"", Outcome::internal("no such command"))).await;
 }
 
 #[tokio::test]

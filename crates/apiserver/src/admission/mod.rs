@@ -1,0 +1,162 @@
+//! Policies on the content of a request: plugins that change an object, then plugins that refuse it, in one table.
+//!
+//! They run inside the registry, after authorisation and defaults and before validation and storage, and read other
+//! objects from the caches. They never call the API.
+
+mod default_tolerations;
+mod escalation;
+mod limit_ranger;
+mod namespace_lifecycle;
+pub mod node_restriction;
+mod node_taint;
+mod priority;
+mod service_account;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use xebec_api::resource::{Kind, ResourceType};
+use xebec_api::status::StatusError;
+
+use crate::authn::User;
+use crate::registry::Registry;
+use crate::registry::erased::AnyObject;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    /// exec, attach, port-forward and proxy.
+    Connect,
+}
+
+/// One request as admission sees it.
+pub struct AdmissionRequest<'a> {
+    pub operation: Operation,
+    pub resource: &'a ResourceType,
+    /// Empty for the resource itself.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    /// Empty while `generateName` has not been used yet.
+    pub name: &'a str,
+    pub user: &'a Arc<User>,
+    pub dry_run: bool,
+    /// The object as it would be stored. `None` for deletions and connects.
+    pub object: Option<&'a mut dyn AnyObject>,
+    /// The object as it is stored. `None` for creations.
+    pub old: Option<&'a dyn AnyObject>,
+    /// Texts of `Warning` headers, shown to the client whatever the outcome.
+    pub warnings: &'a mut Vec<String>,
+}
+
+impl<'a> AdmissionRequest<'a> {
+    /// Whether it is about a kind's own objects and none of their subresources.
+    pub fn is_of<K: Kind>(&self) -> bool {
+        self.subresource.is_empty() && self.is_about::<K>()
+    }
+
+    /// Whether it is about a kind's objects, subresources included.
+    pub fn is_about<K: Kind>(&self) -> bool {
+        self.resource.plural == K::URL_PATH_SEGMENT && self.resource.group == K::GROUP
+    }
+
+    /// Makes refusals while the object is being changed.
+    pub fn refuse(&self) -> impl Fn(String) -> StatusError + use<'a> {
+        let (resource, name) = (self.resource, self.name);
+        move |why| StatusError::forbidden(resource, name, why)
+    }
+
+    /// The new object, if it is of that kind.
+    pub fn object_as<K: Kind>(&self) -> Option<&K> {
+        self.object.as_ref().and_then(|object| object.as_any().downcast_ref())
+    }
+
+    pub fn object_as_mut<K: Kind>(&mut self) -> Option<&mut K> {
+        self.object.as_mut().and_then(|object| object.as_any_mut().downcast_mut())
+    }
+
+    pub fn old_as<K: Kind>(&self) -> Option<&K> {
+        self.old.and_then(|old| old.as_any().downcast_ref())
+    }
+
+    /// The refusal of this request with the plugin's reason.
+    pub fn forbidden(&self, why: impl std::fmt::Display) -> StatusError {
+        StatusError::forbidden(self.resource, self.name, why)
+    }
+}
+
+/// A plugin that may change the object.
+#[async_trait]
+pub trait Mutating: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+    async fn admit(&self, request: &mut AdmissionRequest<'_>, registry: &Registry) -> Result<(), StatusError>;
+}
+
+/// A plugin that may only refuse; it sees the object after all mutating plugins and the kind's own validation.
+#[async_trait]
+pub trait Validating: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+    async fn validate(&self, request: &mut AdmissionRequest<'_>, registry: &Registry) -> Result<(), StatusError>;
+}
+
+/// One line of the table: a plugin and in which phases it takes part.
+struct Row {
+    mutating: Option<fn() -> Arc<dyn Mutating>>,
+    validating: Option<fn() -> Arc<dyn Validating>>,
+}
+
+const fn mutates(plugin: fn() -> Arc<dyn Mutating>) -> Row {
+    Row { mutating: Some(plugin), validating: None }
+}
+
+const fn both(mutating: fn() -> Arc<dyn Mutating>, validating: fn() -> Arc<dyn Validating>) -> Row {
+    Row { mutating: Some(mutating), validating: Some(validating) }
+}
+
+/// Every plugin, in upstream's order. The check of roles and bindings, which upstream's storage makes after its plugins,
+/// comes last.
+const PLUGINS: &[Row] = &[
+    mutates(|| Arc::new(namespace_lifecycle::NamespaceLifecycle::default())),
+    both(|| Arc::new(limit_ranger::LimitRanger), || Arc::new(limit_ranger::LimitRanger)),
+    both(|| Arc::new(service_account::ServiceAccounts), || Arc::new(service_account::ServiceAccounts)),
+    mutates(|| Arc::new(node_restriction::NodeRestriction)),
+    mutates(|| Arc::new(node_taint::NodeTaint)),
+    both(|| Arc::new(priority::Priorities), || Arc::new(priority::Priorities)),
+    mutates(|| Arc::new(default_tolerations::DefaultTolerations)),
+    mutates(|| Arc::new(escalation::Escalation::default())),
+];
+
+/// The plugins in their order.
+#[derive(Clone, Default)]
+pub struct Plugins {
+    pub mutating: Vec<Arc<dyn Mutating>>,
+    pub validating: Vec<Arc<dyn Validating>>,
+}
+
+impl Plugins {
+    /// Those of the table.
+    pub fn standard() -> Self {
+        Plugins {
+            mutating: PLUGINS.iter().filter_map(|row| row.mutating).map(|make| make()).collect(),
+            validating: PLUGINS.iter().filter_map(|row| row.validating).map(|make| make()).collect(),
+        }
+    }
+
+    pub async fn admit(&self, request: &mut AdmissionRequest<'_>, registry: &Registry) -> Result<(), StatusError> {
+        for plugin in &self.mutating {
+            plugin.admit(request, registry).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn validate(&self, request: &mut AdmissionRequest<'_>, registry: &Registry) -> Result<(), StatusError> {
+        for plugin in &self.validating {
+            plugin.validate(request, registry).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

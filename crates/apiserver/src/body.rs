@@ -1,0 +1,129 @@
+//! Bodies of requests and responses: either whole, or a stream.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use xebec_api::status::StatusError;
+
+/// Upstream's limit for a request: a little above what etcd takes in one write.
+pub const MAX_REQUEST_BODY: usize = 3 << 20;
+
+/// The body of a request or response, whatever carries it.
+pub enum Body {
+    /// `None` once it has been read.
+    Whole(Option<Bytes>),
+    Stream(UnsyncBoxBody<Bytes, io::Error>),
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut *self {
+            Body::Whole(bytes) => {
+                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Body::Stream(stream) => Pin::new(stream).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Body::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Body::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Body::Whole(Some(bytes.into()))
+}
+
+pub fn empty() -> Body {
+    Body::Whole(None)
+}
+
+pub fn incoming(body: Incoming) -> Body {
+    use http_body::Body as _;
+    if body.is_end_stream() { empty() } else { Body::Stream(body.map_err(io::Error::other).boxed_unsync()) }
+}
+
+pub fn stream(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    use futures::StreamExt;
+    Body::Stream(StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync())
+}
+
+/// Reads a request's body to its end, up to the limit.
+pub async fn read(body: Body) -> Result<Bytes, StatusError> {
+    let mut body = body;
+    let mut first: Option<Bytes> = None;
+    let mut gathered = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| StatusError::bad_request(format!("cannot read the request's body: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if gathered.len() + first.as_ref().map_or(0, Bytes::len) + data.len() > MAX_REQUEST_BODY {
+            return Err(StatusError::too_large(format!("limit is {MAX_REQUEST_BODY}")));
+        }
+        match first.take() {
+            None if gathered.is_empty() => first = Some(data),
+            one => {
+                gathered.extend_from_slice(&one.unwrap_or_default());
+                gathered.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| gathered.freeze()))
+}
+
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+pub fn json(code: StatusCode, bytes: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(full(bytes));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// An error as clients expect it: the code and a Status object.
+pub fn status(error: &StatusError) -> Response<Body> {
+    let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(code, status_bytes(error));
+    let retry = error.0.details.as_ref().and_then(|details| details.retry_after_seconds);
+    if let Some(seconds) = retry.filter(|seconds| *seconds > 0) {
+        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The Status object of an error, with its type.
+pub fn status_bytes(error: &StatusError) -> Vec<u8> {
+    serde_json::to_vec(&*error.0).unwrap_or_default()
+}

@@ -1,0 +1,309 @@
+//! What is not about objects: discovery, OpenAPI, version, health, metrics.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use xebec_api::discovery::{self, AggregatedVersion, Discovery};
+use xebec_api::openapi::{OpenApi, V2_PROTOBUF};
+use xebec_api::schema::{self, SubresourceRow};
+use xebec_api::status::StatusError;
+
+use super::{Answer, Context};
+use crate::authz::reviews::REVIEWS;
+use crate::body::{self, Body};
+use crate::registry::{Index, Served};
+use crate::server_state::ServerState;
+
+/// The release whose API is served.
+pub const VERSION: &str = "v1.37.2";
+
+/// Discovery and OpenAPI documents, each built when it is first asked for.
+#[derive(Default)]
+pub struct Documents {
+    discovery: OnceLock<Discovery>,
+    built: Mutex<HashMap<String, Document>>,
+}
+
+#[derive(Clone)]
+struct Document {
+    bytes: Bytes,
+    etag: HeaderValue,
+}
+
+impl Documents {
+    fn discovery(&self, index: &Index) -> &Discovery {
+        self.discovery.get_or_init(|| Discovery::new(served(index)))
+    }
+
+    fn get(&self, key: &str, build: impl FnOnce() -> Option<Vec<u8>>) -> Option<Document> {
+        if let Some(found) = self.built.lock().get(key) {
+            return Some(found.clone());
+        }
+        let bytes = Bytes::from(build()?);
+        let etag = HeaderValue::from_str(&discovery::etag(&bytes)).ok()?;
+        let document = Document { bytes, etag };
+        self.built.lock().insert(key.to_owned(), document.clone());
+        Some(document)
+    }
+}
+
+/// The facts of discovery for what is served, and no more than that.
+fn served(index: &Index) -> Vec<discovery::Served> {
+    let table = schema::table();
+    let mut all: Vec<discovery::Served> = index.iter().filter_map(|served| facts(served)).collect();
+    let reviews = REVIEWS.iter().filter_map(|row| table.resource(row.group, row.version, row.plural));
+    all.extend(reviews.map(discovery::Served::from));
+    if index.find("", "v1", "pods").is_some() {
+        all.extend(table.resource("", "v1", "bindings").map(discovery::Served::from));
+    }
+    all
+}
+
+fn facts(served: &Served) -> Option<discovery::Served> {
+    let resource = served.resource();
+    let row = schema::table().resource(&resource.group, &resource.version, &resource.plural)?;
+    let mut facts = discovery::Served::from(row);
+    let kept = |row: &&SubresourceRow| {
+        // A longer name is a part of its subresource (`proxy/{path}`).
+        served.has_subresource(row.name.split('/').next().unwrap_or(row.name))
+    };
+    facts.subresources = row.subresources.iter().filter(kept).map(Into::into).collect();
+    Some(facts)
+}
+
+pub async fn handle(context: &Context<'_>) -> Answer {
+    let path = context.info.path;
+    if !matches!(context.info.verb, "get" | "head") {
+        return Err(StatusError::no_such_path());
+    }
+    let parts: Vec<&str> = path.trim_matches('/').split('/').filter(|part| !part.is_empty()).collect();
+    match parts[..] {
+        [] => Ok(paths(context)),
+        ["version"] => Ok(version()),
+        ["metrics"] => Ok(metrics(context)),
+        ["healthz" | "livez" | "readyz", ..] => health(context, &parts).await,
+        ["api" | "apis", ..] => discover(context, &parts),
+        ["openapi", "v2"] => openapi_v2(context),
+        ["openapi", "v3"] => openapi_v3(context, None),
+        ["openapi", "v3", ref rest @ ..] => openapi_v3(context, Some(rest)),
+        [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => openid(context, &parts),
+        _ => Err(StatusError::no_such_path()),
+    }
+}
+
+fn openid(context: &Context<'_>, parts: &[&str]) -> Answer {
+    let issuer = context.server.token_issuer.as_ref().ok_or_else(StatusError::no_such_path)?;
+    let (document, media_type) = if parts[0] == "openid" {
+        (issuer.key_set(), "application/jwk-set+json")
+    } else {
+        (issuer.configuration(), "application/json")
+    };
+    let mut response = body::json(StatusCode::OK, document.to_string());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    Ok(response)
+}
+
+fn json_document(context: &Context<'_>, document: Option<Document>) -> Answer {
+    let document = document.ok_or_else(StatusError::no_such_path)?;
+    Ok(tagged(context, &document, HeaderValue::from_static("application/json")))
+}
+
+/// A document with its tag; only the tag if the client has it.
+fn tagged(context: &Context<'_>, document: &Document, content_type: HeaderValue) -> Response<Body> {
+    let same = context.parts.headers.get(IF_NONE_MATCH).is_some_and(|tag| tag == document.etag);
+    let (code, bytes) =
+        if same { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, document.bytes.clone()) };
+    let mut response = body::json(code, bytes);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(ETAG, document.etag.clone());
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn discover(context: &Context<'_>, parts: &[&str]) -> Answer {
+    let server = context.server;
+    let documents = &server.documents;
+    let discovery = documents.discovery(&server.registry.index);
+    if let ([root], Some(version)) = (parts, aggregated(&context.parts.headers)) {
+        let key = format!("aggregated {root} {}", version.as_str());
+        let core = *root == "api";
+        let document = documents.get(&key, || Some(discovery.aggregated(core, version).to_string().into_bytes()));
+        let document = document.ok_or_else(StatusError::no_such_path)?;
+        let content_type = HeaderValue::from_str(&version.content_type()).map_err(StatusError::internal)?;
+        return Ok(tagged(context, &document, content_type));
+    }
+    let build = || -> Option<Value> {
+        match *parts {
+            ["api"] => Some(discovery.api_versions(&server.advertised)),
+            ["apis"] => Some(discovery.group_list()),
+            ["api", version] => discovery.resource_list("", version),
+            ["apis", group] => discovery.group(group),
+            ["apis", group, version] => discovery.resource_list(group, version),
+            _ => None,
+        }
+    };
+    json_document(context, documents.get(&parts.join("/"), || build().map(|tree| tree.to_string().into_bytes())))
+}
+
+/// The aggregated form that the client likes better than the plain one, if it knows it.
+fn aggregated(headers: &HeaderMap) -> Option<AggregatedVersion> {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    for clause in values.flat_map(|value| value.split(',')) {
+        let mut parts = clause.split(';').map(str::trim);
+        if parts.next() != Some("application/json") {
+            continue;
+        }
+        let parameters: Vec<&str> = parts.filter(|part| !part.starts_with("q=")).collect();
+        if parameters.is_empty() {
+            return None;
+        }
+        let has = |wanted: &str| parameters.contains(&wanted);
+        if has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList") {
+            if has("v=v2") {
+                return Some(AggregatedVersion::V2);
+            }
+            if has("v=v2beta1") {
+                return Some(AggregatedVersion::V2Beta1);
+            }
+        }
+    }
+    None
+}
+
+fn open_api(server: &ServerState) -> OpenApi<'_> {
+    OpenApi { discovery: server.documents.discovery(&server.registry.index), version: VERSION }
+}
+
+fn openapi_v2(context: &Context<'_>) -> Answer {
+    let server = context.server;
+    let accept = context.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if accept.contains("application/com.github.proto-openapi.spec.v2") {
+        let document = server.documents.get("openapi/v2 protobuf", || Some(open_api(server).v2_protobuf()));
+        let document = document.ok_or_else(StatusError::no_such_path)?;
+        return Ok(tagged(context, &document, HeaderValue::from_static(V2_PROTOBUF)));
+    }
+    json_document(context, server.documents.get("openapi/v2", || Some(open_api(server).v2().to_string().into_bytes())))
+}
+
+fn openapi_v3(context: &Context<'_>, rest: Option<&[&str]>) -> Answer {
+    let server = context.server;
+    let key = context.info.path.trim_matches('/');
+    let document = server.documents.get(key, || {
+        let api = open_api(server);
+        let tree = match rest {
+            None => Some(api.v3_index()),
+            Some(["api", version]) => api.v3("", version),
+            Some(["apis", group, version]) => api.v3(group, version),
+            Some(_) => None,
+        };
+        tree.map(|tree| tree.to_string().into_bytes())
+    });
+    json_document(context, document)
+}
+
+fn version() -> Response<Body> {
+    let document = json!({
+        "major": "1", "minor": "37", "emulationMajor": "1", "emulationMinor": "37", "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "36", "gitVersion": VERSION, "gitCommit": "", "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+        "platform": format!("linux/{}", architecture())
+    });
+    body::json(StatusCode::OK, document.to_string())
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn metrics(context: &Context<'_>) -> Response<Body> {
+    let server = context.server;
+    let (reading, writing) = server.flow_control.running();
+    server.metrics.set_inflight("readOnly", reading);
+    server.metrics.set_inflight("mutating", writing);
+    let mut response = body::text(StatusCode::OK, server.metrics.text());
+    let media_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response
+}
+
+fn paths(context: &Context<'_>) -> Response<Body> {
+    let discovery = context.server.documents.discovery(&context.server.registry.index);
+    let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
+    for (group, version) in discovery.group_versions() {
+        if group.is_empty() {
+            paths.push(format!("/api/{version}"));
+        } else {
+            paths.push(format!("/apis/{group}"));
+            paths.push(format!("/apis/{group}/{version}"));
+        }
+    }
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from),
+    );
+    paths.sort();
+    paths.dedup();
+    body::json(StatusCode::OK, json!({ "paths": paths }).to_string())
+}
+
+/// One health check by its name.
+async fn check(server: &ServerState, name: &str) -> Option<Result<(), &'static str>> {
+    let failed = |bad: bool| if bad { Err("not finished") } else { Ok(()) };
+    Some(match name {
+        "ping" => Ok(()),
+        "etcd" => server.registry.is_healthy().await.map_err(|_| "the store does not answer"),
+        "bootstrap" => failed(!server.ready.load(Ordering::Acquire)),
+        "shutdown" => failed(server.ending.load(Ordering::Acquire)),
+        _ => return None,
+    })
+}
+
+async fn health(context: &Context<'_>, parts: &[&str]) -> Answer {
+    let all: &[&str] = match parts[0] {
+        "readyz" => &["ping", "etcd", "bootstrap", "shutdown"],
+        _ => &["ping", "etcd"],
+    };
+    let query = context.parts.uri.query().unwrap_or("");
+    let excluded: Vec<_> =
+        form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == "exclude").map(|(_, value)| value).collect();
+    let single = parts.get(1).copied();
+    let (mut report, mut healthy) = (String::new(), true);
+    let names: Vec<&str> = all.iter().copied().filter(|name| single.is_none_or(|single| single == *name)).collect();
+    if names.is_empty() {
+        return Err(StatusError::no_such_path());
+    }
+    for name in names {
+        if excluded.iter().any(|one| one == name) {
+            report.push_str(&format!("[+]{name} excluded: ok\n"));
+            continue;
+        }
+        match check(context.server, name).await {
+            Some(Ok(())) | None => report.push_str(&format!("[+]{name} ok\n")),
+            Some(Err(why)) => {
+                healthy = false;
+                report.push_str(&format!("[-]{name} failed: {why}\n"));
+            }
+        }
+    }
+    let verbose = form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == "verbose");
+    let path = context.info.path.trim_start_matches('/');
+    if !healthy {
+        report.push_str(&format!("{path} check failed\n"));
+        return Ok(body::text(StatusCode::INTERNAL_SERVER_ERROR, report));
+    }
+    if verbose {
+        report.push_str(&format!("{path} check passed\n"));
+        return Ok(body::text(StatusCode::OK, report));
+    }
+    Ok(body::text(StatusCode::OK, "ok"))
+}

@@ -1,0 +1,196 @@
+//! What the server does for each verb and subresource, once the chain has let a request through.
+//!
+//! A handler translates between HTTP and the registry: it reads options and bodies, asks the registry, and writes the answer
+//! in the form the client accepts. Rules about objects are not here.
+
+mod connect;
+mod create;
+mod decode;
+mod delete;
+mod get;
+mod meta;
+pub mod page;
+mod patch;
+mod pods;
+mod protobuf;
+pub mod render;
+pub mod review;
+mod scale;
+pub mod session;
+mod update;
+mod watch;
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use parking_lot::Mutex;
+use xebec_api::object::Object;
+use xebec_api::status::StatusError;
+
+use crate::authn::User;
+use crate::body::{self, Body};
+use crate::negotiation::{self, Accepted, Encoding, Shown};
+use crate::options::Options;
+use crate::registry::{Call, Served};
+use crate::request_info::RequestInfo;
+use crate::server_state::ServerState;
+use render::{Renderer, RowObject};
+
+pub use meta::Documents;
+
+/// One request on its way through a handler.
+pub struct Context<'a> {
+    pub server: &'a Arc<ServerState>,
+    pub parts: &'a mut Parts,
+    pub info: &'a RequestInfo<'a>,
+    pub user: &'a Arc<User>,
+    pub options: Options,
+    /// Taken by the one handler that reads it. Behind a lock only because a body cannot be shared between threads.
+    pub body: Mutex<Body>,
+    /// Texts of `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+type Answer = Result<Response<Body>, StatusError>;
+
+/// Answers a request that may be made. Warnings gathered on the way go with any answer.
+pub async fn handle(mut context: Context<'_>) -> Response<Body> {
+    let answer = if context.info.is_resource { resource(&mut context).await } else { meta::handle(&context).await };
+    let mut response = answer.unwrap_or_else(|error| body::status(&error));
+    add_warnings(&mut response, &context.warnings);
+    response
+}
+
+async fn resource(context: &mut Context<'_>) -> Answer {
+    let info = context.info;
+    if let Some(review) = review::find(info) {
+        return review::handle(context, review).await;
+    }
+    let found = context.server.registry.index.find(info.group, info.version, info.resource).cloned();
+    let Some(served) = found else {
+        if info.group.is_empty() && info.resource == "bindings" && info.verb == "create" {
+            return pods::binding(context).await;
+        }
+        return Err(StatusError::no_such_path());
+    };
+    if !served.resource().namespaced && !info.namespace.is_empty() && served.resource().plural != "namespaces" {
+        return Err(StatusError::no_such_path());
+    }
+    if !info.subresource.is_empty() {
+        return subresource(context, &served).await;
+    }
+    // Across namespaces a collection can only be read.
+    let placed = !served.resource().namespaced || !info.namespace.is_empty();
+    match info.verb {
+        "get" => get::get(context, &served).await,
+        "list" => get::list(context, &served).await,
+        "watch" => watch::watch(context, &served).await,
+        "create" if info.name.is_empty() && placed => create::create(context, &served).await,
+        "update" if !info.name.is_empty() => update::update(context, &served).await,
+        "patch" if !info.name.is_empty() => patch::patch(context, &served).await,
+        "delete" => delete::delete(context, &served).await,
+        "deletecollection" if placed => delete::delete_collection(context, &served).await,
+        _ => Err(StatusError::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )),
+    }
+}
+
+async fn subresource(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
+    let info = context.info;
+    if !served.has_subresource(info.subresource) {
+        return Err(StatusError::no_such_path());
+    }
+    let not_allowed = || {
+        let text = "the server does not allow this method on the requested resource";
+        Err(StatusError::new(405, "MethodNotAllowed", text))
+    };
+    match (info.subresource, info.verb) {
+        ("status" | "ephemeralcontainers" | "resize", "get") => get::get(context, served).await,
+        ("status" | "ephemeralcontainers" | "resize" | "finalize", "update") => update::update(context, served).await,
+        ("status" | "ephemeralcontainers" | "resize", "patch") => patch::patch(context, served).await,
+        ("scale", "get") => scale::get(context, served).await,
+        ("scale", "update") => scale::update(context, served).await,
+        ("scale", "patch") => scale::patch(context, served).await,
+        ("binding", "create") => pods::binding(context).await,
+        ("eviction", "create") => pods::eviction(context, served).await,
+        ("token", "create") => review::token(context, served).await,
+        ("log", "get") => connect::log(context).await,
+        ("exec" | "attach" | "portforward", "get" | "create") => connect::stream(context).await,
+        ("proxy", _) => connect::proxy(context).await,
+        _ => not_allowed(),
+    }
+}
+
+impl Context<'_> {
+    fn take_body(&self) -> Body {
+        std::mem::replace(&mut *self.body.lock(), body::empty())
+    }
+
+    fn accepted(&self) -> Result<Accepted, StatusError> {
+        negotiation::accepted(&self.parts.headers)
+    }
+
+    /// Who writes and how. Its warnings are moved back with [`Context::finish`].
+    fn call<'u>(&mut self, user: &'u Arc<User>, dry_run: bool, subresource: &'u str) -> Call<'u> {
+        Call { user, dry_run, subresource, warnings: std::mem::take(&mut self.warnings) }
+    }
+
+    fn finish<T>(&mut self, call: Call<'_>, result: Result<T, StatusError>) -> Result<T, StatusError> {
+        self.warnings = call.warnings;
+        result
+    }
+
+    /// The namespace of the objects: the URL's, but for Namespaces themselves, which lie in none.
+    fn namespace(&self, served: &Served) -> &str {
+        if served.resource().namespaced { self.info.namespace } else { "" }
+    }
+
+    fn renderer(&self, served: &Arc<Served>, accepted: Accepted) -> Result<Renderer, StatusError> {
+        let row_object = match accepted.shown {
+            Shown::Table(_) => RowObject::parse(&self.options.include_object)?,
+            _ => RowObject::Metadata,
+        };
+        let now = self.server.registry.clock.now();
+        Ok(Renderer { served: served.clone(), shown: accepted.shown, row_object, now })
+    }
+
+    fn object(&self, served: &Arc<Served>, code: StatusCode, object: &Object) -> Answer {
+        let accepted = self.accepted()?;
+        let bytes = self.renderer(served, accepted)?.object(object);
+        self.encoded(code, bytes, accepted)
+    }
+
+    /// Sends JSON bytes in the encoding that was accepted.
+    fn encoded(&self, code: StatusCode, bytes: Vec<u8>, accepted: Accepted) -> Answer {
+        if accepted.encoding == Encoding::Json && !self.options.pretty {
+            return Ok(body::json(code, bytes));
+        }
+        let tree: serde_json::Value = serde_json::from_slice(&bytes).map_err(StatusError::internal)?;
+        if accepted.encoding == Encoding::Json {
+            return Ok(body::json(code, serde_json::to_vec_pretty(&tree).map_err(StatusError::internal)?));
+        }
+        let text = serde_saphyr::to_string(&tree).map_err(StatusError::internal)?;
+        let mut response = body::json(code, text);
+        let yaml = HeaderValue::from_static("application/yaml");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, yaml);
+        Ok(response)
+    }
+}
+
+/// RFC 7234's form with the code that stands for a persistent warning of an unspecified kind.
+fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    for (index, text) in warnings.iter().enumerate() {
+        if warnings[..index].contains(text) {
+            continue;
+        }
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        let clean: String = quoted.chars().filter(|c| !c.is_control()).collect();
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{clean}\"").as_bytes()) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+}

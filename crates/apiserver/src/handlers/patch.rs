@@ -1,0 +1,93 @@
+//! PATCH in its three formats, tried again on the newest state when another write comes between.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::Value;
+use xebec_api::patch::{Patch, PatchError, PatchType};
+use xebec_api::schema;
+use xebec_api::status::StatusError;
+
+use super::decode;
+use super::render::with_type;
+use super::update::{limited, part_of};
+use super::{Answer, Context};
+use crate::body;
+use crate::cache::Item;
+use crate::options::FieldValidation;
+use crate::registry::{Edit, Served};
+
+const APPLY: [&str; 2] = ["application/apply-patch+yaml", "application/apply-patch+cbor"];
+
+pub async fn patch(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
+    context.accepted()?;
+    let dry_run = context.options.is_dry_run("PatchOptions")?;
+    let validation = context.options.field_validation("PatchOptions")?;
+    let patch = read(context, validation).await?;
+
+    let (user, info) = (context.user, context.info);
+    let namespace = context.namespace(served).to_owned();
+    let mut call = context.call(user, dry_run, info.subresource);
+    let edit = |item: &Item, warnings: &mut Vec<String>| {
+        let tree = patched(served, item, &patch, validation, warnings)?;
+        limited(info.subresource, decode::to_stored(served, tree), item)
+    };
+    let registry = &context.server.registry;
+    let part = part_of(info.subresource);
+    let result = registry.update(served, (&namespace, info.name), part, Edit::Tree(&edit), &mut call).await;
+    let outcome = context.finish(call, result)?;
+    context.object(served, StatusCode::OK, &outcome.object)
+}
+
+/// The patch in the body, by its media type.
+pub async fn read(context: &mut Context<'_>, validation: FieldValidation) -> Result<Patch, StatusError> {
+    let media_type = decode::media_type(&context.parts.headers).to_owned();
+    let Some(kind) = PatchType::of(&media_type) else {
+        let supported = [PatchType::Json, PatchType::Merge, PatchType::Strategic].map(PatchType::media_type);
+        let text = if APPLY.contains(&media_type.as_str()) {
+            format!("server-side apply is not served; the supported patch types are: {}", supported.join(", "))
+        } else {
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {}",
+                supported.join(", ")
+            )
+        };
+        return Err(StatusError::unsupported_media_type(text));
+    };
+    let bytes = body::read(context.take_body()).await?;
+    let (patch, strict) = Patch::parse(kind, &bytes).map_err(|error| refused(&error))?;
+    decode::strict(strict, validation, &mut context.warnings)?;
+    Ok(patch)
+}
+
+/// The object in the served form after the patch, checked.
+fn patched(
+    served: &Served,
+    item: &Item,
+    patch: &Patch,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Value, StatusError> {
+    let tree = item.object.value().map_err(StatusError::internal)?;
+    let tree = match served.row.conversion {
+        Some(conversion) => (conversion.from_stored)(tree),
+        None => tree,
+    };
+    let mut tree = with_type(tree, served.resource());
+    patch.apply(&mut tree, served.schema).map_err(|error| refused(&error))?;
+    let Some(ty) = served.schema else { return Ok(tree) };
+    let decoded =
+        schema::decode_value(tree, ty).map_err(|error| StatusError::new(422, "Invalid", error.to_string()))?;
+    decode::strict(decoded.strict, validation, warnings)?;
+    Ok(decoded.value)
+}
+
+/// The answer to a patch that cannot be applied.
+pub fn refused(error: &PatchError) -> StatusError {
+    match error {
+        PatchError::BadRequest(text) => StatusError::bad_request(text.clone()),
+        PatchError::TooLarge(text) => StatusError::too_large(text.clone()),
+        PatchError::Unprocessable(text) => StatusError::new(422, "Invalid", text.clone()),
+        PatchError::Other(text) => StatusError::new(500, "", text.clone()),
+    }
+}

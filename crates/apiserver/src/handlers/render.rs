@@ -1,0 +1,260 @@
+//! Objects in the form a client asked for: themselves, rows of a Table, or their metadata alone.
+//!
+//! Objects in their stored form are copied from bytes that are encoded already; everything else is built for the request.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use xebec_api::object::Object;
+use xebec_api::resource::ResourceType;
+use xebec_api::status::StatusError;
+
+use super::page::Page;
+use crate::cache::{Change, Seen};
+use crate::negotiation::Shown;
+use crate::registry::Served;
+
+/// How much of an object a Table's row carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowObject {
+    None,
+    Metadata,
+    Object,
+}
+
+impl RowObject {
+    pub fn parse(text: &str) -> Result<Self, StatusError> {
+        match text {
+            "" | "Metadata" => Ok(RowObject::Metadata),
+            "None" => Ok(RowObject::None),
+            "Object" => Ok(RowObject::Object),
+            other => Err(StatusError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        }
+    }
+}
+
+/// Writes objects of one resource in one form.
+pub struct Renderer {
+    pub served: Arc<Served>,
+    pub shown: Shown,
+    pub row_object: RowObject,
+    pub now: jiff::Timestamp,
+}
+
+const TYPICAL_OBJECT: usize = 2048;
+
+impl Renderer {
+    /// One object as the answer to a request about it.
+    pub fn object(&self, object: &Object) -> Vec<u8> {
+        let mut out = Vec::with_capacity(object.raw().len() + 192);
+        match self.shown {
+            Shown::Objects => self.write_full(object, &mut out),
+            Shown::Metadata(version) | Shown::MetadataList(version) => write_metadata(object, version, &mut out),
+            Shown::Table(version) => {
+                let meta = json!({ "resourceVersion": object.revision().to_string() });
+                self.write_table(version, &meta, true, std::iter::once(object), &mut out);
+            }
+        }
+        out
+    }
+
+    pub fn page(&self, page: &Page) -> Vec<u8> {
+        let objects = page.items.iter().map(|item| &*item.object);
+        let size: usize = page.items.iter().map(|item| item.object.raw().len() + 64).sum();
+        let mut meta = json!({ "resourceVersion": page.revision.to_string() });
+        if let Some(token) = &page.continue_token {
+            meta["continue"] = Value::from(token.as_str());
+        }
+        if let Some(remaining) = page.remaining {
+            meta["remainingItemCount"] = Value::from(remaining);
+        }
+        self.list(&meta, objects, size)
+    }
+
+    /// Objects as a list that is no page of a collection at a revision.
+    pub fn objects(&self, objects: &[Arc<Object>]) -> Vec<u8> {
+        self.list(&json!({}), objects.iter().map(|object| &**object), objects.len() * TYPICAL_OBJECT)
+    }
+
+    fn list<'o>(&self, meta: &Value, objects: impl Iterator<Item = &'o Object>, size: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(size + 256);
+        let resource = self.served.resource();
+        match self.shown {
+            Shown::Table(version) => self.write_table(version, meta, true, objects, &mut out),
+            Shown::Metadata(version) | Shown::MetadataList(version) => {
+                let head = format!(
+                    "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{meta},\"items\":["
+                );
+                out.extend_from_slice(head.as_bytes());
+                separated(objects, &mut out, |object, out| write_metadata(object, version, out));
+                out.extend_from_slice(b"]}\n");
+            }
+            Shown::Objects => {
+                let head = format!(
+                    "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
+                    resource.kind,
+                    resource.api_version()
+                );
+                out.extend_from_slice(head.as_bytes());
+                match self.served.row.conversion {
+                    None => separated(objects, &mut out, |object, out| object.write_item(out)),
+                    Some(_) => separated(objects, &mut out, |object, out| self.write_full(object, out)),
+                }
+                out.extend_from_slice(b"]}\n");
+            }
+        }
+        out
+    }
+
+    /// One line of a watch. `first` says whether a Table shows its columns.
+    pub fn seen(&self, seen: &Seen, first: bool, out: &mut Vec<u8>) {
+        if self.shown == Shown::Objects && self.served.row.conversion.is_none() {
+            let form = self.served.line_form();
+            seen.write(form, &self.served.cache.resource, out);
+            return;
+        }
+        self.event(seen.change, &seen.object, first, out);
+    }
+
+    pub fn event(&self, change: Change, object: &Object, first: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(change.name().as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
+        match self.shown {
+            Shown::Objects => self.write_full(object, out),
+            Shown::Metadata(version) | Shown::MetadataList(version) => write_metadata(object, version, out),
+            Shown::Table(version) => {
+                let meta = json!({ "resourceVersion": object.revision().to_string() });
+                self.write_table(version, &meta, first, std::iter::once(object), out);
+            }
+        }
+        out.extend_from_slice(b"}\n");
+    }
+
+    pub fn bookmark(&self, revision: u64, initial_end: bool, out: &mut Vec<u8>) {
+        let mut meta = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+        if initial_end {
+            meta["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+        }
+        let resource = self.served.resource();
+        let object = match self.shown {
+            Shown::Objects => json!({ "kind": resource.kind, "apiVersion": resource.api_version(), "metadata": meta }),
+            Shown::Metadata(version) | Shown::MetadataList(version) => {
+                json!({ "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta })
+            }
+            Shown::Table(version) => {
+                let partial = json!({ "kind": resource.kind, "apiVersion": resource.api_version(), "metadata": meta });
+                let row = json!({ "cells": [], "object": partial });
+                let list_meta = json!({ "resourceVersion": revision.to_string() });
+                json!({
+                    "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": list_meta,
+                    "columnDefinitions": null, "rows": [row]
+                })
+            }
+        };
+        let line = json!({ "type": "BOOKMARK", "object": object });
+        out.extend_from_slice(line.to_string().as_bytes());
+        out.push(b'\n');
+    }
+
+    fn write_full(&self, object: &Object, out: &mut Vec<u8>) {
+        let resource = self.served.resource();
+        let Some(conversion) = self.served.row.conversion else {
+            return object.write_full(resource, out);
+        };
+        let Ok(tree) = object.value() else { return object.write_full(resource, out) };
+        let converted = with_type((conversion.from_stored)(tree), resource);
+        let _ = serde_json::to_writer(out, &converted);
+    }
+
+    fn write_table<'o>(
+        &self,
+        version: &str,
+        meta: &Value,
+        columns: bool,
+        objects: impl Iterator<Item = &'o Object>,
+        out: &mut Vec<u8>,
+    ) {
+        let definitions = if columns { self.columns() } else { Value::Null };
+        let head = format!(
+            "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{meta},\"columnDefinitions\":{definitions},\"rows\":["
+        );
+        out.extend_from_slice(head.as_bytes());
+        separated(objects, out, |object, out| {
+            out.extend_from_slice(b"{\"cells\":");
+            let cells = self.served.strategy.cells(object, self.now).unwrap_or_default();
+            let _ = serde_json::to_writer(&mut *out, &cells);
+            match self.row_object {
+                RowObject::None => out.extend_from_slice(b",\"object\":null"),
+                RowObject::Metadata => {
+                    out.extend_from_slice(b",\"object\":");
+                    write_metadata(object, version, out);
+                }
+                RowObject::Object => {
+                    out.extend_from_slice(b",\"object\":");
+                    self.write_full(object, out);
+                }
+            }
+            out.push(b'}');
+        });
+        out.extend_from_slice(b"]}");
+    }
+
+    fn columns(&self) -> Value {
+        let definition = |column: &crate::registry::strategy::Column| {
+            json!({
+                "name": column.name, "type": column.kind, "format": column.format,
+                "description": column.description, "priority": column.priority
+            })
+        };
+        self.served.strategy.columns().iter().map(definition).collect()
+    }
+}
+
+/// A tree with its type in front.
+pub fn with_type(tree: Value, resource: &ResourceType) -> Value {
+    let mut map = serde_json::Map::new();
+    map.insert("kind".to_owned(), Value::from(&*resource.kind));
+    map.insert("apiVersion".to_owned(), Value::from(resource.api_version()));
+    if let Value::Object(fields) = tree {
+        map.extend(fields.into_iter().filter(|(key, _)| key != "kind" && key != "apiVersion"));
+    }
+    Value::Object(map)
+}
+
+fn separated<'o>(
+    objects: impl Iterator<Item = &'o Object>,
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&'o Object, &mut Vec<u8>),
+) {
+    for (index, object) in objects.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(object, out);
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    metadata: &'a RawValue,
+}
+
+fn write_metadata(object: &Object, version: &str, out: &mut Vec<u8>) {
+    use std::io::Write;
+    let _ = write!(out, "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":");
+    let metadata =
+        serde_json::from_slice::<Envelope<'_>>(object.raw()).map_or("{}", |envelope| envelope.metadata.get());
+    if object.revision() == 0 {
+        // The answer to a dry run: it has no revision.
+        out.extend_from_slice(metadata.as_bytes());
+        out.push(b'}');
+        return;
+    }
+    let inner = metadata.strip_prefix('{').unwrap_or("}");
+    let comma = if inner.trim_start().starts_with('}') { "" } else { "," };
+    let _ = write!(out, "{{\"resourceVersion\":\"{}\"{comma}{inner}}}", object.revision());
+}

@@ -1,0 +1,196 @@
+//! The query parameters of requests, read once into typed options.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use xebec_api::field::{FieldError, FieldErrors, Path};
+use xebec_api::resource::ResourceType;
+use xebec_api::selector::{FieldSelector, LabelSelector};
+use xebec_api::status::StatusError;
+
+/// What becomes of unknown and duplicate fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// Every parameter that a handler may ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub watch: bool,
+    pub label_selector: String,
+    pub field_selector: String,
+    pub resource_version: String,
+    pub resource_version_match: String,
+    pub limit: usize,
+    pub continue_token: String,
+    pub timeout_seconds: Option<u64>,
+    pub allow_watch_bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+    pub include_object: String,
+    pub pretty: bool,
+    pub dry_run: Vec<String>,
+    pub field_validation: String,
+    pub grace_period_seconds: Option<i64>,
+    pub propagation_policy: Option<String>,
+    pub orphan_dependents: Option<bool>,
+}
+
+impl Options {
+    pub fn parse(query: Option<&str>) -> Result<Self, StatusError> {
+        let mut options = Options::default();
+        let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(options) };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            options.set(&name, value)?;
+        }
+        Ok(options)
+    }
+
+    fn set(&mut self, name: &str, value: Cow<'_, str>) -> Result<(), StatusError> {
+        match name {
+            "watch" => self.watch = truth(&value),
+            "labelSelector" => self.label_selector = value.into_owned(),
+            "fieldSelector" => self.field_selector = value.into_owned(),
+            "resourceVersion" => self.resource_version = value.into_owned(),
+            "resourceVersionMatch" => self.resource_version_match = value.into_owned(),
+            "limit" => self.limit = number::<i64>(name, &value)?.map_or(0, |limit| limit.max(0) as usize),
+            "continue" => self.continue_token = value.into_owned(),
+            "timeoutSeconds" => {
+                self.timeout_seconds = number::<i64>(name, &value)?.and_then(|seconds| u64::try_from(seconds).ok());
+            }
+            "allowWatchBookmarks" => self.allow_watch_bookmarks = truth(&value),
+            "sendInitialEvents" => self.send_initial_events = Some(truth(&value)),
+            "includeObject" => self.include_object = value.into_owned(),
+            "pretty" => self.pretty = truth(&value),
+            "dryRun" => self.dry_run.push(value.into_owned()),
+            "fieldValidation" => self.field_validation = value.into_owned(),
+            "gracePeriodSeconds" => self.grace_period_seconds = number(name, &value)?,
+            "propagationPolicy" => self.propagation_policy = Some(value.into_owned()).filter(|text| !text.is_empty()),
+            "orphanDependents" => self.orphan_dependents = Some(truth(&value)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub fn labels(&self) -> Result<LabelSelector, StatusError> {
+        LabelSelector::parse(&self.label_selector).map_err(|error| StatusError::bad_request(error.to_string()))
+    }
+
+    pub fn fields(&self) -> Result<FieldSelector, StatusError> {
+        FieldSelector::parse(&self.field_selector).map_err(|error| StatusError::bad_request(error.to_string()))
+    }
+
+    /// Whether nothing is to be stored.
+    pub fn is_dry_run(&self, kind: &'static str) -> Result<bool, StatusError> {
+        match self.dry_run.iter().find(|one| *one != "All") {
+            None => Ok(!self.dry_run.is_empty()),
+            Some(other) => {
+                let error = FieldError::not_supported(&Path::new("dryRun"), other.as_str(), &["All"]);
+                Err(invalid(kind, vec![error]))
+            }
+        }
+    }
+
+    pub fn field_validation(&self, kind: &'static str) -> Result<FieldValidation, StatusError> {
+        match self.field_validation.as_str() {
+            "" | "Warn" => Ok(FieldValidation::Warn),
+            "Ignore" => Ok(FieldValidation::Ignore),
+            "Strict" => Ok(FieldValidation::Strict),
+            other => {
+                let path = Path::new("fieldValidation");
+                let error = FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]);
+                Err(invalid(kind, vec![error]))
+            }
+        }
+    }
+
+    /// The options of a deletion without a body.
+    pub fn deletion(&self) -> DeleteOptions {
+        DeleteOptions {
+            grace_period_seconds: self.grace_period_seconds,
+            propagation_policy: self.propagation_policy.clone(),
+            orphan_dependents: self.orphan_dependents,
+            dry_run: (!self.dry_run.is_empty()).then(|| self.dry_run.clone()),
+            ..DeleteOptions::default()
+        }
+    }
+
+    /// What contradicts itself in the options of a list or watch.
+    pub fn check_list(&self) -> Result<(), StatusError> {
+        let mut errors = FieldErrors::new();
+        let (version, rule) = (self.resource_version.as_str(), self.resource_version_match.as_str());
+        let path = Path::new("resourceVersionMatch");
+        let mut forbidden = |path: &Path, text: &str| errors.push(FieldError::forbidden(path, text));
+        if !rule.is_empty() && !self.watch {
+            if version.is_empty() {
+                forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if !self.continue_token.is_empty() {
+                forbidden(&path, "resourceVersionMatch is forbidden when continue is provided");
+            }
+            if rule == "Exact" && version == "0" {
+                forbidden(&path, "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
+            }
+            if !matches!(rule, "Exact" | "NotOlderThan") {
+                let supported = ["Exact", "NotOlderThan", ""];
+                errors.push(FieldError::not_supported(&path, rule, &supported));
+            }
+        } else if self.watch {
+            match (self.send_initial_events, rule) {
+                (None, "") | (Some(_), "NotOlderThan") => {}
+                (None, _) => {
+                    forbidden(
+                        &path,
+                        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                    );
+                }
+                (Some(_), "") => {
+                    forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                }
+                (Some(_), _) => {
+                    forbidden(&path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                    errors.push(FieldError::not_supported(&path, rule, &["NotOlderThan"]));
+                }
+            }
+        }
+        if self.send_initial_events.is_some() && !self.watch {
+            errors.push(FieldError::forbidden(
+                &Path::new("sendInitialEvents"),
+                "sendInitialEvents is forbidden for list",
+            ));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(invalid("ListOptions", errors)) }
+    }
+}
+
+/// The refusal of options.
+pub fn invalid(kind: &'static str, errors: FieldErrors) -> StatusError {
+    StatusError::invalid(&ResourceType::new("meta.k8s.io", "v1", kind, "", false), "", errors)
+}
+
+/// Any value but `false` and `0` is true, as upstream reads query parameters.
+fn truth(value: &str) -> bool {
+    !matches!(value, "false" | "0" | "False" | "FALSE" | "f" | "F")
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<Option<T>, StatusError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    value.parse().map(Some).map_err(|_| StatusError::bad_request(format!("invalid value {value:?} of {name}")))
+}
+
+/// The revision that a parameter names: `None` if it is absent.
+pub fn revision(text: &str) -> Result<Option<u64>, StatusError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        let why = "strconv.ParseUint: parsing ".to_owned() + &format!("{text:?}") + ": invalid syntax";
+        let error = FieldError::invalid(&Path::new("resourceVersion"), text, why);
+        invalid("ListOptions", vec![error])
+    })
+}

@@ -1,0 +1,471 @@
+//! Creation and update of objects of any kind: the one path that every write takes.
+//!
+//! Order, as upstream's: defaults, mutating admission, preparation by the strategy, validation, validating admission,
+//! transaction. An update that changes nothing is not written and keeps its `resourceVersion`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::Service;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use xebec_api::object::Object;
+use xebec_api::status::StatusError;
+use xebec_store::{Txn, TxnResult};
+
+use super::erased::AnyObject;
+use super::strategy::Generation;
+use super::{Registry, Served, broken, durability, metadata, store_error};
+use crate::admission::{AdmissionRequest, Operation};
+use crate::allocator::Reservation;
+use crate::authn::User;
+use crate::cache::Item;
+
+/// How often a generated name is tried again when it is taken, as upstream does.
+const NAME_ATTEMPTS: usize = 8;
+/// How often an update without a `resourceVersion` is tried on a newer state before its client is told of the conflict.
+const UPDATE_ATTEMPTS: usize = 16;
+
+/// Who writes, and how.
+pub struct Call<'a> {
+    pub user: &'a Arc<User>,
+    pub dry_run: bool,
+    /// Empty for the resource itself.
+    pub subresource: &'a str,
+    /// Texts of `Warning` headers, gathered on the way.
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(user: &'a Arc<User>) -> Self {
+        Call { user, dry_run: false, subresource: "", warnings: Vec::new() }
+    }
+
+    pub(super) fn operation<'r>(
+        &'r mut self,
+        operation: Operation,
+        served: &'r Served,
+        object: Option<&'r mut dyn AnyObject>,
+        old: Option<&'r dyn AnyObject>,
+        key: (&'r str, &'r str),
+    ) -> AdmissionRequest<'r> {
+        AdmissionRequest {
+            operation,
+            resource: served.resource(),
+            subresource: self.subresource,
+            namespace: key.0,
+            name: key.1,
+            user: self.user,
+            dry_run: self.dry_run,
+            object,
+            old,
+            warnings: &mut self.warnings,
+        }
+    }
+}
+
+/// Which part of an object an update may change besides its metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything but the status.
+    Main,
+    /// The status alone.
+    Status,
+    /// What a subresource with rules of its own lets through; the edit sees to it that nothing else changes.
+    Subresource(&'static str),
+    /// What the server itself changes by rules of its own, such as a Pod's node: neither admission nor the strategy is asked.
+    Direct,
+}
+
+type TreeEdit<'a> = dyn Fn(&Item, &mut Vec<String>) -> Result<Value, StatusError> + Send + Sync + 'a;
+type TypedEdit<'a> = dyn Fn(&mut dyn AnyObject) -> Result<(), StatusError> + Send + Sync + 'a;
+
+/// How the new state follows from the current one. May be asked again when another write came between.
+pub enum Edit<'a> {
+    /// A tree in the stored form; it may add warnings.
+    Tree(&'a TreeEdit<'a>),
+    /// A change of the typed object, which comes with the current `resourceVersion`; another one set by it is a precondition.
+    Typed(&'a TypedEdit<'a>),
+}
+
+/// What a write left behind.
+pub struct Outcome {
+    pub object: Arc<Object>,
+    pub created: bool,
+}
+
+impl Registry {
+    /// Creates an object from a tree in the stored form.
+    pub async fn create(
+        &self,
+        served: &Served,
+        namespace: &str,
+        tree: Value,
+        call: &mut Call<'_>,
+    ) -> Result<Outcome, StatusError> {
+        let object = served.strategy.decode(tree).map_err(|error| undecodable(served, &error))?;
+        self.create_object(served, namespace, object, call).await
+    }
+
+    pub async fn create_object(
+        &self,
+        served: &Served,
+        namespace: &str,
+        mut object: Box<dyn AnyObject>,
+        call: &mut Call<'_>,
+    ) -> Result<Outcome, StatusError> {
+        let strategy = &*served.strategy;
+        strategy.default(&mut *object);
+        let meta = object.meta_mut();
+        metadata::check_namespace(meta, namespace)?;
+        if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
+            return Err(StatusError::internal("resourceVersion should not be set on objects to be created"));
+        }
+        let base = meta.generate_name.clone().filter(|base| !base.is_empty());
+        let generated = base.filter(|_| meta.name.as_deref().unwrap_or("").is_empty());
+        if let Some(base) = &generated {
+            meta.name = Some(metadata::generated_name(base));
+        }
+        metadata::begin(meta, self.clock.now(), strategy.generation() == Generation::Spec);
+        self.admit_new(served, namespace, &mut *object, call).await?;
+        let reservation = self.reserve(&mut *object, None, served).await?;
+        self.validate_new(served, namespace, &mut *object, call).await?;
+
+        for attempt in 1.. {
+            let name = object.meta().name.clone().unwrap_or_default();
+            let bytes = encode(&mut *object);
+            if call.dry_run {
+                if served.cache.get(namespace, &name).is_some() {
+                    return Err(StatusError::already_exists(served.resource(), &name));
+                }
+                return Ok(Outcome { object: unsaved(served, &mut *object)?, created: true });
+            }
+            let key = served.cache.store_key(namespace, &name);
+            let txn = Txn::create(key, bytes.clone()).durability(durability(served));
+            let result = self.store.txn(txn).await.map_err(store_error)?;
+            if result.succeeded {
+                reservation.keep();
+                return Ok(Outcome { object: self.stored(served, bytes, result.revision)?, created: true });
+            }
+            match &generated {
+                None => return Err(StatusError::already_exists(served.resource(), &name)),
+                Some(_) if attempt >= NAME_ATTEMPTS => {
+                    return Err(StatusError::generate_name_conflict(served.resource(), &name));
+                }
+                Some(base) => object.meta_mut().name = Some(metadata::generated_name(base)),
+            }
+        }
+        unreachable!("the attempts end by returning")
+    }
+
+    async fn admit_new(
+        &self,
+        served: &Served,
+        namespace: &str,
+        object: &mut dyn AnyObject,
+        call: &mut Call<'_>,
+    ) -> Result<(), StatusError> {
+        let name = object.meta().name.clone().unwrap_or_default();
+        let mut request = call.operation(Operation::Create, served, Some(object), None, (namespace, &name));
+        self.plugins.admit(&mut request, self).await?;
+        served.strategy.default(object);
+        self.allocator.complete(object, None);
+        served.strategy.prepare_create(object);
+        Ok(())
+    }
+
+    async fn validate_new(
+        &self,
+        served: &Served,
+        namespace: &str,
+        object: &mut dyn AnyObject,
+        call: &mut Call<'_>,
+    ) -> Result<(), StatusError> {
+        let strategy = &*served.strategy;
+        let mut errors = metadata::validate(object.meta(), strategy.name_rule(), served.resource().namespaced);
+        errors.extend(strategy.validate(object));
+        let name = object.meta().name.clone().unwrap_or_default();
+        if !errors.is_empty() {
+            return Err(StatusError::invalid(served.resource(), &name, errors));
+        }
+        call.warnings.extend(strategy.warnings(object, None));
+        let mut request = call.operation(Operation::Create, served, Some(object), None, (namespace, &name));
+        self.plugins.validate(&mut request, self).await
+    }
+
+    /// Changes an object. Where the kind allows it and `edit` gives a tree, one that does not exist is created.
+    pub async fn update(
+        &self,
+        served: &Served,
+        key: (&str, &str),
+        part: Part,
+        edit: Edit<'_>,
+        call: &mut Call<'_>,
+    ) -> Result<Outcome, StatusError> {
+        for _ in 0..UPDATE_ATTEMPTS {
+            let item = self.fresh(served, key.0, key.1).await?;
+            let warned = call.warnings.len();
+            if let Some(outcome) = self.try_update(served, &item, part, &edit, call).await? {
+                return Ok(outcome);
+            }
+            call.warnings.truncate(warned);
+        }
+        Err(StatusError::stale(served.resource(), key.1))
+    }
+
+    /// One attempt; `None` when another write came between.
+    async fn try_update(
+        &self,
+        served: &Served,
+        item: &Item,
+        part: Part,
+        edit: &Edit<'_>,
+        call: &mut Call<'_>,
+    ) -> Result<Option<Outcome>, StatusError> {
+        let strategy = &*served.strategy;
+        let old = strategy.typed(&item.object).map_err(|error| broken(served.resource(), &error))?;
+        let mut object = self.edited(served, item, &*old, part, edit, call)?;
+        self.check_preconditions(served, item, &mut *object)?;
+        metadata::carry_over(object.meta_mut(), old.meta());
+        let key = (item.object.namespace(), item.object.name());
+        let reservation = match part {
+            Part::Direct => Reservation::nothing(&self.allocator),
+            _ => self.admit_change(served, &mut *object, &*old, part, call).await?,
+        };
+        let bytes = self.next_generation(served, item, part, &mut *object);
+        let meta = object.meta();
+        let released = meta.deletion_timestamp.is_some()
+            && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
+            && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
+            && !strategy.holds_deletion(&*object);
+        if bytes == item.object.raw() && !released {
+            return Ok(Some(Outcome { object: item.object.clone(), created: false }));
+        }
+        if call.dry_run {
+            return Ok(Some(Outcome { object: self.stored(served, bytes, item.object.revision())?, created: false }));
+        }
+        let revision = item.object.revision();
+        let store_key = served.cache.store_key(key.0, key.1);
+        let txn =
+            if released { Txn::delete(store_key, revision) } else { Txn::update(store_key, revision, bytes.clone()) };
+        let TxnResult { succeeded, revision, .. } =
+            self.store.txn(txn.durability(durability(served))).await.map_err(store_error)?;
+        if !succeeded {
+            self.cache.reach(revision).await;
+            return Ok(None);
+        }
+        reservation.keep();
+        Ok(Some(Outcome { object: self.stored(served, bytes, revision)?, created: false }))
+    }
+
+    /// The new object as the client wants it, without what the client may not change in this part.
+    fn edited(
+        &self,
+        served: &Served,
+        item: &Item,
+        old: &dyn AnyObject,
+        part: Part,
+        edit: &Edit<'_>,
+        call: &mut Call<'_>,
+    ) -> Result<Box<dyn AnyObject>, StatusError> {
+        let change = match edit {
+            Edit::Typed(change) => {
+                let mut object = old.clone_boxed();
+                change(&mut *object)?;
+                return Ok(object);
+            }
+            Edit::Tree(change) => change,
+        };
+        let mut tree = change(item, &mut call.warnings)?;
+        let raw = item.object.raw();
+        match part {
+            Part::Main if served.strategy.has_status() => put(&mut tree, "status", part_of(raw, "status")),
+            Part::Main | Part::Subresource(_) | Part::Direct => {}
+            Part::Status => {
+                let mut whole: Value = serde_json::from_slice(raw).map_err(StatusError::internal)?;
+                put(&mut whole, "status", take(&mut tree, "status"));
+                put(&mut whole, "metadata", take(&mut tree, "metadata"));
+                tree = whole;
+            }
+        }
+        served.strategy.decode(tree).map_err(|error| undecodable(served, &error))
+    }
+
+    fn check_preconditions(&self, served: &Served, item: &Item, object: &mut dyn AnyObject) -> Result<(), StatusError> {
+        let (resource, name) = (served.resource(), item.object.name());
+        let meta = object.meta_mut();
+        metadata::check_namespace(meta, item.object.namespace())?;
+        let uid = meta.uid.as_deref().unwrap_or("");
+        if !uid.is_empty() && uid != &*item.object.meta().uid {
+            let why = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                item.object.meta().uid
+            );
+            return Err(StatusError::conflict(resource, name, why));
+        }
+        match meta.resource_version.take().filter(|version| !version.is_empty() && version != "0") {
+            None if served.strategy.allow_unconditional_update() => Ok(()),
+            None => {
+                let path = xebec_api::field::Path::new("metadata").child("resourceVersion");
+                let error = xebec_api::field::FieldError::invalid(&path, 0, "must be specified for an update");
+                Err(StatusError::invalid(resource, name, vec![error]))
+            }
+            Some(version) => match version.parse::<u64>() {
+                Ok(version) if version == item.object.revision() => Ok(()),
+                Ok(_) => Err(StatusError::stale(resource, name)),
+                Err(_) => Err(StatusError::bad_request(format!("invalid resource version: {version:?}"))),
+            },
+        }
+    }
+
+    async fn admit_change(
+        &self,
+        served: &Served,
+        object: &mut dyn AnyObject,
+        old: &dyn AnyObject,
+        part: Part,
+        call: &mut Call<'_>,
+    ) -> Result<Reservation<'_>, StatusError> {
+        let strategy = &*served.strategy;
+        let name = old.meta().name.clone().unwrap_or_default();
+        let namespace = old.meta().namespace.clone().unwrap_or_default();
+        strategy.default(object);
+        let mut request = call.operation(Operation::Update, served, Some(object), Some(old), (&namespace, &name));
+        self.plugins.admit(&mut request, self).await?;
+        strategy.default(object);
+        match part {
+            Part::Status => strategy.prepare_status_update(object, old),
+            Part::Subresource(name) => strategy.prepare_part_update(name, object, old),
+            Part::Main | Part::Direct => {
+                self.allocator.complete(object, Some(old));
+                strategy.prepare_update(object, old);
+            }
+        }
+        let reservation = match part {
+            Part::Main => self.reserve(object, Some(old), served).await?,
+            _ => Reservation::nothing(&self.allocator),
+        };
+        self.validate_change(served, object, old, part, call).await?;
+        Ok(reservation)
+    }
+
+    /// Gives a Service its addresses and ports. What other Services have is known only once their writes have been seen.
+    async fn reserve(
+        &self,
+        object: &mut dyn AnyObject,
+        old: Option<&dyn AnyObject>,
+        served: &Served,
+    ) -> Result<Reservation<'_>, StatusError> {
+        if object.as_any().is::<Service>() {
+            self.catch_up().await?;
+        }
+        self.allocator.reserve(object, old, served)
+    }
+
+    async fn validate_change(
+        &self,
+        served: &Served,
+        object: &mut dyn AnyObject,
+        old: &dyn AnyObject,
+        part: Part,
+        call: &mut Call<'_>,
+    ) -> Result<(), StatusError> {
+        let strategy = &*served.strategy;
+        let name = old.meta().name.clone().unwrap_or_default();
+        let namespace = old.meta().namespace.clone().unwrap_or_default();
+        let mut errors = metadata::validate_update(object.meta(), old.meta(), served.resource().namespaced);
+        errors.extend(match part {
+            Part::Status => strategy.validate_status_update(object, old),
+            Part::Subresource(name) => strategy.validate_part_update(name, object, old),
+            Part::Main | Part::Direct => strategy.validate_update(object, old),
+        });
+        if !errors.is_empty() {
+            return Err(StatusError::invalid(served.resource(), &name, errors));
+        }
+        if part == Part::Main {
+            call.warnings.extend(strategy.warnings(object, Some(old)));
+        }
+        let mut request = call.operation(Operation::Update, served, Some(object), Some(old), (&namespace, &name));
+        self.plugins.validate(&mut request, self).await
+    }
+
+    /// Encodes the object, counting a change of its specification.
+    fn next_generation(&self, served: &Served, item: &Item, part: Part, object: &mut dyn AnyObject) -> Bytes {
+        let bytes = encode(object);
+        let counted =
+            matches!(part, Part::Main | Part::Subresource(_)) && served.strategy.generation() == Generation::Spec;
+        if !counted || same_specification(&bytes, item.object.raw()) {
+            return bytes;
+        }
+        // A strategy may have counted a change of its own already; one update is one generation.
+        object.meta_mut().generation = Some(item.object.meta().generation + 1);
+        encode(object)
+    }
+
+    pub(super) fn stored(&self, served: &Served, bytes: Bytes, revision: u64) -> Result<Arc<Object>, StatusError> {
+        Object::from_store(bytes, revision).map(Arc::new).map_err(|error| broken(served.resource(), &error))
+    }
+}
+
+/// The bytes for the store, in an allocation of exactly their size: the cache keeps it.
+pub(super) fn encode(object: &mut dyn AnyObject) -> Bytes {
+    object.meta_mut().resource_version = None;
+    Bytes::from(object.encode().into_boxed_slice())
+}
+
+/// The answer to a creation that is not carried out: it has no revision.
+fn unsaved(served: &Served, object: &mut dyn AnyObject) -> Result<Arc<Object>, StatusError> {
+    let bytes = encode(object);
+    let mut full = format!(
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",",
+        served.cache.resource.kind,
+        served.cache.resource.api_version()
+    )
+    .into_bytes();
+    full.extend_from_slice(&bytes[1..]);
+    Object::from_wire(full.into()).map(Arc::new).map_err(|error| broken(served.resource(), &error))
+}
+
+fn undecodable(served: &Served, error: &serde_json::Error) -> StatusError {
+    let resource = served.resource();
+    let (kind, version) = (&resource.kind, &resource.version);
+    StatusError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+}
+
+fn put(tree: &mut Value, key: &str, value: Option<Value>) {
+    let Value::Object(map) = tree else { return };
+    match value {
+        Some(value) => map.insert(key.to_owned(), value),
+        None => map.remove(key),
+    };
+}
+
+fn take(tree: &mut Value, key: &str) -> Option<Value> {
+    tree.as_object_mut()?.remove(key)
+}
+
+type Parts<'a> = BTreeMap<&'a str, &'a RawValue>;
+
+fn parts(raw: &[u8]) -> Option<Parts<'_>> {
+    Parts::deserialize(&mut serde_json::Deserializer::from_slice(raw)).ok()
+}
+
+/// One top-level field of an encoded object.
+fn part_of(raw: &[u8], key: &str) -> Option<Value> {
+    serde_json::from_str(parts(raw)?.get(key)?.get()).ok()
+}
+
+/// Whether two encodings differ in nothing but metadata and status.
+fn same_specification(a: &[u8], b: &[u8]) -> bool {
+    let counted = |raw| {
+        let mut parts = parts(raw)?;
+        parts.retain(|key, _| !matches!(*key, "metadata" | "status"));
+        Some(parts)
+    };
+    match (counted(a), counted(b)) {
+        (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.0 == b.0 && a.1.get() == b.1.get()),
+        _ => false,
+    }
+}

@@ -1,0 +1,8 @@
+//! The group `apps`.
+
+pub mod controller_revision;
+pub mod counts;
+pub mod daemon_set;
+pub mod deployment;
+pub mod replica_set;
+pub mod stateful_set;

@@ -1,0 +1,5 @@
+//! The group `autoscaling`.
+
+pub mod horizontal_pod_autoscaler;
+pub mod metrics;
+pub mod version_one;

@@ -1,0 +1,4 @@
+//! The group `certificates.k8s.io`.
+
+pub mod signer;
+pub mod signing_request;

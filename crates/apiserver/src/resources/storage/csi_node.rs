@@ -1,0 +1,70 @@
+//! CSINodes: which drivers a node has.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver};
+use serde_json::Value;
+use xebec_api::field::{FieldError, FieldErrors, Path};
+
+use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
+use crate::resources::columns;
+use crate::resources::validation::{cloud_volumes, immutable, required};
+
+const MAX_NODE_ID: usize = 256;
+
+#[derive(Default)]
+pub struct CsiNodeStrategy;
+
+impl Strategy for CsiNodeStrategy {
+    type Object = CSINode;
+
+    fn generation(&self) -> Generation {
+        Generation::None
+    }
+
+    fn has_status(&self) -> bool {
+        false
+    }
+
+    fn validate(&self, node: &CSINode) -> FieldErrors {
+        let mut errors = FieldErrors::new();
+        let mut seen = BTreeSet::new();
+        for (index, driver) in node.spec.drivers.iter().enumerate() {
+            let path = Path::new("spec.drivers").index(index);
+            cloud_volumes::csi_driver(&mut errors, &path.child("name"), &driver.name);
+            let at = path.child("nodeID");
+            required(&mut errors, &at, &driver.node_id);
+            if driver.node_id.len() > MAX_NODE_ID {
+                let about = format!("must be {MAX_NODE_ID} characters or less");
+                errors.push(FieldError::invalid(&at, driver.node_id.as_str(), about));
+            }
+            if !seen.insert(driver.name.as_str()) {
+                errors.push(FieldError::duplicate(&path.child("name"), driver.name.as_str()));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &CSINode, old: &CSINode) -> FieldErrors {
+        let mut errors = self.validate(new);
+        let fixed = |driver: &CSINodeDriver| CSINodeDriver { allocatable: None, ..driver.clone() };
+        for before in &old.spec.drivers {
+            for now in new.spec.drivers.iter().filter(|now| now.name == before.name) {
+                immutable(&mut errors, &Path::new("spec.drivers"), &fixed(now), &fixed(before));
+            }
+        }
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] =
+            &[NAME_COLUMN, column("Drivers", "integer", "How many drivers the node has."), AGE_COLUMN];
+        COLUMNS
+    }
+
+    fn cells(&self, node: &CSINode, now: Timestamp) -> Vec<Value> {
+        let drivers = Value::from(node.spec.drivers.len());
+        vec![columns::name(&node.metadata), drivers, columns::age(&node.metadata, now)]
+    }
+}

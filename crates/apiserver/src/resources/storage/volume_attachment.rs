@@ -1,0 +1,81 @@
+//! VolumeAttachments.
+
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1::{VolumeAttachment, VolumeAttachmentStatus};
+use serde_json::Value;
+use xebec_api::field::{FieldError, FieldErrors, Path};
+
+use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
+use crate::resources::columns;
+use crate::resources::validation::{cloud_volumes, dns, immutable, report, text};
+
+#[derive(Default)]
+pub struct VolumeAttachmentStrategy;
+
+impl Strategy for VolumeAttachmentStrategy {
+    type Object = VolumeAttachment;
+
+    fn generation(&self) -> Generation {
+        Generation::None
+    }
+
+    fn default(&self, attachment: &mut VolumeAttachment) {
+        attachment.status.get_or_insert_default();
+    }
+
+    fn prepare_create(&self, attachment: &mut VolumeAttachment) {
+        attachment.status = Some(VolumeAttachmentStatus::default());
+    }
+
+    fn validate(&self, attachment: &VolumeAttachment) -> FieldErrors {
+        let mut errors = FieldErrors::new();
+        let (path, spec) = (Path::new("spec"), &attachment.spec);
+        cloud_volumes::csi_driver(&mut errors, &path.child("attacher"), &spec.attacher);
+        let (at, name) = (path.child("source"), spec.source.persistent_volume_name.as_ref());
+        let about = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+        match (name, &spec.source.inline_volume_spec) {
+            (None, None) => errors.push(FieldError::required(&at, about)),
+            (Some(_), Some(_)) => errors.push(FieldError::forbidden(&at, about)),
+            (Some(name), None) if name.is_empty() => {
+                let about = "must specify non empty persistentVolumeName";
+                errors.push(FieldError::required(&at.child("persistentVolumeName"), about));
+            }
+            (Some(name), None) => {
+                report(&mut errors, &at.child("persistentVolumeName"), name, dns::subdomain(name));
+            }
+            (None, Some(_)) => {}
+        }
+        report(&mut errors, &path.child("nodeName"), &spec.node_name, dns::subdomain(&spec.node_name));
+        errors
+    }
+
+    fn validate_update(&self, new: &VolumeAttachment, old: &VolumeAttachment) -> FieldErrors {
+        let mut errors = self.validate(new);
+        immutable(&mut errors, &Path::new("spec"), &new.spec, &old.spec);
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            NAME_COLUMN,
+            column("Attacher", "string", "Who attaches it."),
+            column("PV", "string", "The volume."),
+            column("Node", "string", "The node."),
+            column("Attached", "boolean", "Whether it is done."),
+            AGE_COLUMN,
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, attachment: &VolumeAttachment, now: Timestamp) -> Vec<Value> {
+        let spec = &attachment.spec;
+        vec![
+            columns::name(&attachment.metadata),
+            Value::from(spec.attacher.as_str()),
+            Value::from(text(&spec.source.persistent_volume_name)),
+            Value::from(spec.node_name.as_str()),
+            Value::from(attachment.status.as_ref().is_some_and(|status| status.attached)),
+            columns::age(&attachment.metadata, now),
+        ]
+    }
+}

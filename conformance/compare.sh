@@ -76,7 +76,7 @@ show apply K apply -f "$here/broken/no-room.yaml"
 show apply-again K apply -f "$here/broken/no-room.yaml"
 K delete pod no-room --wait >/dev/null 2>&1
 for pod in no-image failing-command no-config-map no-room; do K create -f "$here/broken/$pod.yaml" >/dev/null; done
-until_true has pod no-image '{.status.containerStatuses[0].state.waiting.reason}' ImagePullBackOff
+for _ in 1 2 3 4; do until_true has pod no-image '{.status.containerStatuses[0].state.waiting.reason}' 'ErrImagePull|ImagePullBackOff' && break; done
 until_true has pod failing-command '{.status.containerStatuses[0].state.waiting.reason}' CrashLoopBackOff
 until_true has pod no-config-map '{.status.containerStatuses[0].state.waiting.reason}' CreateContainerConfigError
 until_true has pod no-room '{.status.conditions[0].reason}' Unschedulable

@@ -36,6 +36,8 @@ impl Host {
             vec!["link", "set", &inside, "up"],
             vec!["-n", name, "link", "set", "lo", "up"],
             vec!["-n", name, "addr", "add", &format!("{far}/24"), "dev", "eth0"],
+            // A link-local address would complete itself at some later moment, and change the host behind a test's back.
+            vec!["-n", name, "link", "set", "eth0", "addrgenmode", "none"],
             vec!["-n", name, "link", "set", "eth0", "up"],
             vec!["-n", name, "route", "add", "default", "via", &near],
         ] {

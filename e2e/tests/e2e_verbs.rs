@@ -103,8 +103,8 @@ fn story(kubectl: &Path) -> Result<()> {
     };
     run(kubectl, "apply -f OBJECTS")?.success()?;
     wait_for("the Deployment's Pods and their first events", Duration::from_secs(20), || {
-        let pods = run(kubectl, "describe pods")?.success()?;
-        Ok((pods.matches("FailedScheduling").count() >= 3).then_some(()))
+        let events = run(kubectl, "get events")?.success()?;
+        Ok((events.matches("FailedScheduling").count() >= 3).then_some(()))
     })?;
     let mut differences = Vec::new();
     for line in COMMANDS {

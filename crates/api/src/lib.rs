@@ -13,6 +13,7 @@ pub mod openapi;
 pub mod patch;
 pub mod pod;
 pub mod quantity;
+pub mod quota;
 pub mod resource;
 pub mod schema;
 pub mod selector;

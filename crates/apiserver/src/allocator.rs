@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -17,7 +18,7 @@ use serde_json::json;
 use xebec_api::field::{FieldError, Path};
 use xebec_api::status::StatusError;
 
-use crate::cache::{Change, Selection, Watcher};
+use crate::cache::{Change, ResourceCache, Watcher};
 use crate::registry::erased::AnyObject;
 use crate::registry::{Index, Served};
 
@@ -57,6 +58,7 @@ struct State {
     held: HashMap<Good, Box<str>>,
     /// Given out, but the write has not been seen yet.
     reserved: HashSet<Good>,
+    services: Option<Arc<ResourceCache>>,
     watcher: Option<Watcher>,
 }
 
@@ -109,15 +111,11 @@ impl Drop for Reservation<'_> {
 }
 
 impl Allocator {
-    pub fn new(ranges: Ranges, index: &Index, revision: u64) -> Self {
-        let mut state = State::default();
-        if let Some(served) = index.find("", "v1", "services") {
-            let snapshot = served.cache.snapshot();
-            for service in snapshot.scan("", None).filter_map(|item| item.object.typed::<Service>().ok()) {
-                state.note(&service);
-            }
-            state.watcher = served.cache.watch(revision, Selection::default()).ok();
-        }
+    /// The caches hold what the store had at start.
+    pub fn new(ranges: Ranges, index: &Index) -> Self {
+        let services = index.find("", "v1", "services").map(|served| served.cache.clone());
+        let mut state = State { services, ..State::default() };
+        state.begin_anew();
         Allocator { ranges, state: Mutex::new(state) }
     }
 
@@ -129,6 +127,10 @@ impl Allocator {
     /// anything is allocated or validated.
     pub fn complete(&self, object: &mut dyn AnyObject, old: Option<&dyn AnyObject>) {
         let Some(Service { spec: Some(new), .. }) = object.as_any_mut().downcast_mut::<Service>() else { return };
+        if is_type(new, "ExternalName") {
+            // Upstream shows none for these, whatever was set while the Service was of another type.
+            new.internal_traffic_policy = None;
+        }
         let old = old.and_then(|old| old.as_any().downcast_ref::<Service>());
         match old.and_then(|old| old.spec.as_ref()) {
             Some(old) => {
@@ -184,11 +186,28 @@ impl State {
         self.held.retain(|_, holder| &**holder != uid);
     }
 
+    /// Reads all Services there are, and their changes from then on.
+    fn begin_anew(&mut self) {
+        let Some(cache) = self.services.clone() else { return };
+        let (watcher, snapshot) = cache.follow();
+        self.held.clear();
+        for service in snapshot.scan("", None).filter_map(|item| item.object.typed::<Service>().ok()) {
+            self.note(&service);
+        }
+        self.watcher = Some(watcher);
+    }
+
     /// Takes in what has happened to Services since the last call.
     fn catch_up(&mut self) {
-        let Some(mut watcher) = self.watcher.take() else { return };
         let mut seen = Vec::new();
-        while let Ok(true) = watcher.poll_seen(&mut seen) {}
+        loop {
+            match self.watcher.as_mut().map(|watcher| watcher.poll_seen(&mut seen)) {
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => break,
+                // Nobody has asked for so long that the history has moved on.
+                None | Some(Err(_)) => return self.begin_anew(),
+            }
+        }
         for one in seen {
             match one.change {
                 Change::Deleted => self.forget(&one.object.meta().uid),
@@ -199,7 +218,6 @@ impl State {
                 }
             }
         }
-        self.watcher = Some(watcher);
     }
 
     fn is_free(&self, good: Good) -> bool {
@@ -226,7 +244,7 @@ impl Grant<'_> {
             return Ok(());
         }
         if !in_range {
-            return Err(format!("provided {what} is not in the valid range. The range of valid {what}s is {range}"));
+            return Err(range);
         }
         if !self.state.is_free(good) {
             return Err(format!("provided {what} is already allocated"));
@@ -255,9 +273,10 @@ impl Grant<'_> {
         let Ok(IpAddr::V4(address)) = asked.parse::<IpAddr>() else { return Ok(()) };
         let network = self.ranges.cluster_ips;
         let usable = network.contains(&address) && address != network.network() && address != network.broadcast();
-        self.fixed(Good::Ip(address), usable, network.to_string(), "IP").map_err(|why| {
-            FieldError::invalid(&path, json!(spec.cluster_ips), format!("failed to allocate IP {asked}: {why}"))
-        })
+        self.fixed(Good::Ip(address), usable, "the provided network does not match the current range".to_owned(), "IP")
+            .map_err(|why| {
+                FieldError::invalid(&path, json!(spec.cluster_ips), format!("failed to allocate IP {asked}: {why}"))
+            })
     }
 
     fn next_ip(&self) -> Option<Ipv4Addr> {
@@ -338,10 +357,14 @@ impl Grant<'_> {
 
     fn fixed_port(&mut self, asked: i32) -> Result<(), String> {
         let range = &self.ranges.node_ports;
-        let shown = format!("{}-{}", range.start(), range.end());
+        let outside = format!(
+            "provided port is not in the valid range. The range of valid ports is {}-{}",
+            range.start(),
+            range.end()
+        );
         match u16::try_from(asked) {
-            Ok(port) => self.fixed(Good::Port(port), range.contains(&port), shown, "port"),
-            Err(_) => Err(format!("provided port is not in the valid range. The range of valid ports is {shown}")),
+            Ok(port) => self.fixed(Good::Port(port), range.contains(&port), outside, "port"),
+            Err(_) => Err(outside),
         }
     }
 }

@@ -125,5 +125,7 @@ pub fn status(error: &StatusError) -> Response<Body> {
 
 /// The Status object of an error, with its type.
 pub fn status_bytes(error: &StatusError) -> Vec<u8> {
-    serde_json::to_vec(&*error.0).unwrap_or_default()
+    let mut bytes = serde_json::to_vec(&*error.0).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
 }

@@ -29,7 +29,7 @@ pub struct Accepted {
     pub shown: Shown,
 }
 
-const OFFERED: &str = "only the following media types are accepted: application/json, application/yaml";
+const OFFERED: &str = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml";
 
 impl Accepted {
     pub const JSON: Accepted = Accepted { encoding: Encoding::Json, shown: Shown::Objects };
@@ -59,7 +59,13 @@ pub fn accepted(headers: &HeaderMap) -> Result<Accepted, StatusError> {
     }
     // A stable sort: of equal ones the first wins.
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-    clauses.into_iter().find_map(|(_, clause)| offered(clause)).ok_or_else(|| StatusError::not_acceptable(OFFERED))
+    clauses.into_iter().find_map(|(_, clause)| offered(clause)).ok_or_else(not_acceptable)
+}
+
+fn not_acceptable() -> StatusError {
+    let mut error = StatusError::not_acceptable(OFFERED);
+    error.0.details = Some(Default::default());
+    error
 }
 
 fn quality(clause: &str) -> f32 {

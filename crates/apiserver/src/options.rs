@@ -8,6 +8,8 @@ use xebec_api::resource::ResourceType;
 use xebec_api::selector::{FieldSelector, LabelSelector};
 use xebec_api::status::StatusError;
 
+use crate::resources::validation::unsupported;
+
 /// What becomes of unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
@@ -56,10 +58,10 @@ impl Options {
             "fieldSelector" => self.field_selector = value.into_owned(),
             "resourceVersion" => self.resource_version = value.into_owned(),
             "resourceVersionMatch" => self.resource_version_match = value.into_owned(),
-            "limit" => self.limit = number::<i64>(name, &value)?.map_or(0, |limit| limit.max(0) as usize),
+            "limit" => self.limit = number::<i64>(&value)?.map_or(0, |limit| limit.max(0) as usize),
             "continue" => self.continue_token = value.into_owned(),
             "timeoutSeconds" => {
-                self.timeout_seconds = number::<i64>(name, &value)?.and_then(|seconds| u64::try_from(seconds).ok());
+                self.timeout_seconds = number::<i64>(&value)?.and_then(|seconds| u64::try_from(seconds).ok());
             }
             "allowWatchBookmarks" => self.allow_watch_bookmarks = truth(&value),
             "sendInitialEvents" => self.send_initial_events = Some(truth(&value)),
@@ -67,7 +69,7 @@ impl Options {
             "pretty" => self.pretty = truth(&value),
             "dryRun" => self.dry_run.push(value.into_owned()),
             "fieldValidation" => self.field_validation = value.into_owned(),
-            "gracePeriodSeconds" => self.grace_period_seconds = number(name, &value)?,
+            "gracePeriodSeconds" => self.grace_period_seconds = number(&value)?,
             "propagationPolicy" => self.propagation_policy = Some(value.into_owned()).filter(|text| !text.is_empty()),
             "orphanDependents" => self.orphan_dependents = Some(truth(&value)),
             _ => {}
@@ -85,13 +87,11 @@ impl Options {
 
     /// Whether nothing is to be stored.
     pub fn is_dry_run(&self, kind: &'static str) -> Result<bool, StatusError> {
-        match self.dry_run.iter().find(|one| *one != "All") {
-            None => Ok(!self.dry_run.is_empty()),
-            Some(other) => {
-                let error = FieldError::not_supported(&Path::new("dryRun"), other.as_str(), &["All"]);
-                Err(invalid(kind, vec![error]))
-            }
+        if self.dry_run.iter().all(|one| one == "All") {
+            return Ok(!self.dry_run.is_empty());
         }
+        let error = FieldError::not_supported(&Path::new("dryRun"), serde_json::json!(self.dry_run), &["All"]);
+        Err(invalid(kind, vec![error]))
     }
 
     pub fn field_validation(&self, kind: &'static str) -> Result<FieldValidation, StatusError> {
@@ -132,11 +132,10 @@ impl Options {
                 forbidden(&path, "resourceVersionMatch is forbidden when continue is provided");
             }
             if rule == "Exact" && version == "0" {
-                forbidden(&path, "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
+                forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
             }
             if !matches!(rule, "Exact" | "NotOlderThan") {
-                let supported = ["Exact", "NotOlderThan", ""];
-                errors.push(FieldError::not_supported(&path, rule, &supported));
+                errors.push(unsupported(&path, rule, &["Exact", "NotOlderThan", ""]));
             }
         } else if self.watch {
             match (self.send_initial_events, rule) {
@@ -176,21 +175,28 @@ fn truth(value: &str) -> bool {
     !matches!(value, "false" | "0" | "False" | "FALSE" | "f" | "F")
 }
 
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<Option<T>, StatusError> {
+fn number<T: std::str::FromStr>(value: &str) -> Result<Option<T>, StatusError> {
     if value.is_empty() {
         return Ok(None);
     }
-    value.parse().map(Some).map_err(|_| StatusError::bad_request(format!("invalid value {value:?} of {name}")))
+    value
+        .parse()
+        .map(Some)
+        .map_err(|_| StatusError::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax")))
 }
 
 /// The revision that a parameter names: `None` if it is absent.
-pub fn revision(text: &str) -> Result<Option<u64>, StatusError> {
+pub fn revision(text: &str) -> Result<Option<u64>, FieldError> {
     if text.is_empty() {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| {
-        let why = "strconv.ParseUint: parsing ".to_owned() + &format!("{text:?}") + ": invalid syntax";
-        let error = FieldError::invalid(&Path::new("resourceVersion"), text, why);
-        invalid("ListOptions", vec![error])
+        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        FieldError::invalid(&Path::new("resourceVersion"), text, why)
     })
+}
+
+/// The same for requests that answer with what is wrong.
+pub fn checked_revision(text: &str) -> Result<Option<u64>, StatusError> {
+    revision(text).map_err(|error| StatusError::bad_request(format!("invalid resource version: {error}")))
 }

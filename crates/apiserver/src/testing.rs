@@ -32,7 +32,11 @@ pub async fn create<K: Kind>(registry: &Registry, tree: Value) -> Result<Arc<Obj
     create_as::<K>(registry, &User::master("admin"), tree).await
 }
 
-pub async fn create_as<K: Kind>(registry: &Registry, user: &Arc<User>, tree: Value) -> Result<Arc<Object>, StatusError> {
+pub async fn create_as<K: Kind>(
+    registry: &Registry,
+    user: &Arc<User>,
+    tree: Value,
+) -> Result<Arc<Object>, StatusError> {
     let served = registry.index.find(K::GROUP, K::VERSION, K::URL_PATH_SEGMENT).unwrap();
     let namespace = tree["metadata"]["namespace"].as_str().unwrap_or("").to_owned();
     let outcome = registry.create(served, &namespace, tree, &mut Call::new(user)).await?;

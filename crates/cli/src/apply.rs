@@ -64,7 +64,7 @@ async fn one(session: &Session, manifest: &Manifest, output: Option<&str>) -> an
         Err(error) if error.is_not_found() => (create(session, &applied).await?, "created"),
         Err(error) => return Err(failure::with_source("retrieving current configuration for", applied.origin, error)),
     };
-    report(&Target::label(&resource, name), what, &object, output);
+    report(&Target::label(&resource, name), what, &object, output)?;
     Ok(())
 }
 
@@ -92,7 +92,7 @@ async fn change(session: &Session, applied: &Applied<'_>, live: Value) -> anyhow
         return Ok((live, "unchanged"));
     }
     let path = format!("{}?{QUERY}", resource.object_path(Some(applied.namespace), &name));
-    match session.send_as(Method::PATCH, &path, patch.content_type(), patch.body()).await {
+    match session.patch(&path, &patch).await {
         Ok(changed) => Ok((changed, "configured")),
         Err(error) => Err(refused(applied, &name, &patch, error)),
     }

@@ -37,14 +37,14 @@ async fn one(session: &Session, manifest: &Manifest, output: Option<&str>) -> an
     let path = format!("{}?{QUERY}", resource.collection_path(Some(manifest.namespace(session)?)));
     let created = session.send(Method::POST, &path, &manifest.object).await;
     let created = created.map_err(|error| failure::with_source("creating", &manifest.origin, error))?;
-    report(&Target::label(&resource, text(&created["metadata"], "name")), "created", &created, output);
+    report(&Target::label(&resource, text(&created["metadata"], "name")), "created", &created, output)?;
     Ok(())
 }
 
 /// Says what became of an object.
-pub fn report(label: &str, what: &str, object: &Value, output: Option<&str>) {
+pub fn report(label: &str, what: &str, object: &Value, output: Option<&str>) -> std::io::Result<()> {
     match output {
-        None => println!("{label} {what}"),
-        Some(format) => print!("{}", print::object(object, format)),
+        None => print::line(format_args!("{label} {what}")),
+        Some(format) => print::out(print::object(object, format)),
     }
 }

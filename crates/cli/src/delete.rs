@@ -6,11 +6,12 @@ use anyhow::bail;
 use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
-use xebec_client::{DeleteOptions, Error, ListOptions, Propagation};
+use xebec_client::{DeleteOptions, Error, Propagation};
 
 use crate::failure;
 use crate::manifests::Files;
-use crate::names::{self, Target};
+use crate::names::{self, Selection, Target};
+use crate::print;
 use crate::session::Session;
 
 /// Between looks whether an object is gone.
@@ -44,13 +45,15 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["force", "grace_period"])]
     now: bool,
     /// Wait until the objects are gone
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     wait: bool,
     /// An object that is not there is no failure
     #[arg(long)]
     ignore_not_found: bool,
     /// What becomes of dependents: background, foreground or orphan
-    #[arg(long, default_value = "background", num_args = 0..=1, default_missing_value = "background", require_equals = true)]
+    #[arg(long, default_value = "background")]
+    #[arg(num_args = 0..=1, default_missing_value = "background", require_equals = true)]
     cascade: String,
     /// Output format: name
     #[arg(long, short, value_parser = ["name"])]
@@ -71,16 +74,19 @@ pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
     for target in doomed {
         match session.send(Method::DELETE, &target.path(session), &wanted.body()).await {
             Ok(answer) => {
-                println!("{}", deleted(session, &options, &target, wanted.grace_period_seconds));
+                print::line(deleted(session, &options, &target, wanted.grace_period_seconds))?;
                 let uid = answer["metadata"]["uid"].as_str().or(answer["details"]["uid"].as_str()).unwrap_or("");
                 going.push(Going { path: target.path(session), uid: uid.to_owned() });
             }
             Err(error) if error.is_not_found() && options.ignore_not_found => {}
-            Err(error) => failures.push(error.into()),
+            Err(error) => failures.push(match &target.origin {
+                Some(origin) => failure::with_source("deleting", origin, error),
+                None => error.into(),
+            }),
         }
     }
     if none {
-        println!("No resources found");
+        print::line("No resources found")?;
     }
     if options.wait {
         for one in going {
@@ -127,6 +133,11 @@ fn deleted(session: &Session, options: &Options, target: &Target, grace: Option<
 
 async fn doomed(session: &Session, options: &Options) -> anyhow::Result<Vec<Target>> {
     let mut found = Vec::new();
+    let selection = Selection {
+        labels: options.selector.clone(),
+        fields: options.field_selector.clone(),
+        all_namespaces: options.all_namespaces,
+    };
     for target in names::of_files_or_words(session, &options.files, &options.words).await? {
         if target.name.is_some() {
             found.push(target);
@@ -135,18 +146,7 @@ async fn doomed(session: &Session, options: &Options) -> anyhow::Result<Vec<Targ
         if !options.all && options.selector.is_none() && options.field_selector.is_none() {
             bail!("resource(s) were provided, but no name was specified");
         }
-        let selection = ListOptions {
-            label_selector: options.selector.clone(),
-            field_selector: options.field_selector.clone(),
-            ..ListOptions::default()
-        };
-        let namespace = (!options.all_namespaces).then_some(session.namespace.as_str());
-        let list = session.client.transport().list(&target.resource, namespace, &selection).await?;
-        found.extend(list.items.iter().map(|item| Target {
-            resource: target.resource.clone(),
-            name: Some(item.name().to_owned()),
-            namespace: Some(item.namespace().to_owned()),
-        }));
+        found.extend(names::objects(session, &target, &selection).await?);
     }
     Ok(found)
 }

@@ -24,17 +24,26 @@ mod service;
 mod service_account;
 mod volume;
 
-use anyhow::bail;
 use clap::Args;
 use xebec_api::{Kind, ResourceType};
-use xebec_client::{Error, ListOptions};
+use xebec_client::Error;
 
 use crate::failure;
 use crate::manifests::Files;
-use crate::names::{self, Target};
+use crate::names::{self, Selection, Target};
+use crate::print;
 use crate::session::Session;
 
 use page::Page;
+
+/// A template by itself, which kubectl shows without aligning it.
+pub fn pod_template(template: &k8s_openapi::api::core::v1::PodTemplateSpec) -> String {
+    let mut page = Page::default();
+    pod_template::describe(Some(template), &mut page);
+    page.unaligned()
+}
+
+pub use deployment::{replica_sets, same_template};
 
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -75,10 +84,12 @@ impl Subject<'_> {
 
 pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
     let targets = names::of_files_or_words(session, &options.files, &options.words).await?;
+    let selection =
+        Selection { labels: options.selector.clone(), fields: None, all_namespaces: options.all_namespaces };
     let mut failures = Vec::new();
     let mut found: Vec<Target> = Vec::new();
     for target in &targets {
-        match objects(session, &options, target).await {
+        match names::objects(session, target, &selection).await {
             Ok(objects) => found.extend(objects),
             Err(error) => failures.push(error),
         }
@@ -89,7 +100,7 @@ pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
         match page(session, target, with_events).await {
             Ok(text) => {
                 let gap = if shown > 0 { "\n\n" } else { "" };
-                print!("{gap}{text}");
+                print::out(format_args!("{gap}{text}"))?;
                 shown += 1;
             }
             Err(error) if not_found(&error) && targets.len() == 1 && options.words.len() == 2 => {
@@ -111,25 +122,6 @@ fn not_found(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Error>().is_some_and(Error::is_not_found)
 }
 
-/// The objects that a target means.
-async fn objects(session: &Session, options: &Options, target: &Target) -> anyhow::Result<Vec<Target>> {
-    if target.name.is_some() {
-        if options.all_namespaces && target.namespace.is_none() {
-            bail!("a resource cannot be retrieved by name across all namespaces");
-        }
-        return Ok(vec![target.clone()]);
-    }
-    let selection = ListOptions { label_selector: options.selector.clone(), ..ListOptions::default() };
-    let namespace = (!options.all_namespaces).then_some(session.namespace.as_str());
-    let list = session.client.transport().list(&target.resource, namespace, &selection).await?;
-    let named = |item: &std::sync::Arc<xebec_api::Object>| Target {
-        resource: target.resource.clone(),
-        name: Some(item.name().to_owned()),
-        namespace: Some(item.namespace().to_owned()),
-    };
-    Ok(list.items.iter().map(named).collect())
-}
-
 /// A name that no object has may be the beginning of names; if it is not, the first answer stands.
 async fn by_beginning(
     session: &Session,
@@ -138,14 +130,14 @@ async fn by_beginning(
     error: anyhow::Error,
 ) -> anyhow::Result<i32> {
     let beginning = target.name.as_deref().unwrap_or("");
-    let all = objects(session, options, &Target { name: None, ..target.clone() }).await?;
+    let all = names::objects(session, &Target::all(target.resource.clone()), &Selection::default()).await?;
     let matching: Vec<&Target> =
         all.iter().filter(|one| one.name.as_deref().is_some_and(|name| name.starts_with(beginning))).collect();
     if matching.is_empty() {
         return Err(error);
     }
     for one in matching {
-        println!("{}", page(session, one, options.show_events.unwrap_or(false)).await?);
+        print::line(page(session, one, options.show_events.unwrap_or(false)).await?)?;
     }
     Ok(0)
 }

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use clap::Args;
 use form_urlencoded::Serializer;
 use http::{Method, Request, header};
-use k8s_openapi::api::core::v1::Pod;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -62,7 +61,9 @@ pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
     }
     let tty = options.tty && options.stdin && terminal;
     let streams = remote_command::Options { stdin: options.stdin, stdout: true, stderr: !tty, tty };
-    let path = path(session, &pod, &container, &options.command, streams);
+    let (namespace, name) = (&session.namespace, pod.metadata.name.as_deref().unwrap_or(""));
+    let query = query(&container, &options.command, streams);
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/exec?{query}");
     let connected = connect(session, &path, streams).await?;
     // From here on the terminal is raw; dropping this sets it right again, however we leave.
     let raw = if tty { Some(RawTerminal::enter()?) } else { None };
@@ -75,7 +76,7 @@ pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
     }
 }
 
-fn path(session: &Session, pod: &Pod, container: &str, command: &[String], streams: remote_command::Options) -> String {
+fn query(container: &str, command: &[String], streams: remote_command::Options) -> String {
     let mut query = Serializer::new(String::new());
     query.extend_pairs(command.iter().map(|word| ("command", word)));
     query.append_pair("container", container);
@@ -84,8 +85,7 @@ fn path(session: &Session, pod: &Pod, container: &str, command: &[String], strea
     for (name, _) in flags.iter().filter(|(_, asked)| *asked) {
         query.append_pair(name, "true");
     }
-    let name = pod.metadata.name.as_deref().unwrap_or("");
-    format!("/api/v1/namespaces/{}/pods/{name}/exec?{}", session.namespace, query.finish())
+    query.finish()
 }
 
 async fn connect(session: &Session, path: &str, streams: remote_command::Options) -> anyhow::Result<ClientSession> {
@@ -208,5 +208,20 @@ impl Drop for RawTerminal {
     fn drop(&mut self) {
         // Nothing is left to do about a terminal that is gone.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_and_its_streams_stand_in_the_query() {
+        let command = ["sh", "-c", "a b"].map(str::to_owned);
+        let streams = remote_command::Options { stdin: true, stdout: true, stderr: false, tty: true };
+        assert_eq!(
+            query("c", &command, streams),
+            "command=sh&command=-c&command=a+b&container=c&stdin=true&stdout=true&tty=true"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What went wrong, in kubectl's words on standard error.
 
-use std::fmt;
+use std::{fmt, io};
 
 use xebec_api::StatusError;
 use xebec_client::Error;
@@ -44,6 +44,10 @@ pub fn report(error: &anyhow::Error) -> i32 {
         }
         return exit.code;
     }
+    // Whoever read what we wrote has seen enough.
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        return 1;
+    }
     let text = message(error);
     eprint!("{text}{}", if text.ends_with('\n') { "" } else { "\n" });
     1
@@ -56,9 +60,26 @@ fn message(error: &anyhow::Error) -> String {
     match status_of(error) {
         Some(status) if status.is_invalid() => invalid(status),
         Some(status) => of_server(status),
-        // A sentence of kubectl's own begins with a capital and stands alone.
-        None => format!("error: {error:#}"),
+        None => format!("error: {}", chain(error)),
     }
+}
+
+/// The error and its causes, without those that their effect has already told.
+fn chain(error: &anyhow::Error) -> String {
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    if error.chain().any(refused) {
+        return "the connection to the API server was refused: is it running, and is it the one that the kubeconfig names?"
+            .to_owned();
+    }
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !parts.last().is_some_and(|last| last.contains(&cause)) {
+            parts.push(cause);
+        }
+    }
+    parts.join(": ")
 }
 
 fn status_of(error: &anyhow::Error) -> Option<&StatusError> {
@@ -105,7 +126,7 @@ impl fmt::Display for Several {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|error| match status_of(error) {
             Some(status) => writeln!(f, "{}", of_server(status)),
-            None => writeln!(f, "{error:#}"),
+            None => writeln!(f, "{}", chain(error)),
         })
     }
 }
@@ -142,7 +163,8 @@ mod tests {
             json!({"code": 401, "reason": "Unauthorized", "message": "Unauthorized"}),
             "error: You must be logged in to the server (Unauthorized)",
         );
-        let invalid = |causes| json!({"code": 422, "reason": "Invalid", "message": "m", "details": {"kind": "Pod", "name": "a", "causes": causes}});
+        let details = |causes| json!({"kind": "Pod", "name": "a", "causes": causes});
+        let invalid = |causes| json!({"code": 422, "reason": "Invalid", "message": "m", "details": details(causes)});
         let cause = |field| json!({"field": field, "message": "Required value"});
         check(invalid(json!([cause("x")])), "The Pod \"a\" is invalid: x: Required value");
         check(

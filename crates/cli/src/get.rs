@@ -57,7 +57,7 @@ pub struct Options {
 pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
     if let Some(path) = &options.raw {
         let answer = session.client.call(http::Method::GET, path, "", bytes::Bytes::new()).await?;
-        print!("{}", String::from_utf8_lossy(&answer));
+        print::out(String::from_utf8_lossy(&answer))?;
         return Ok(0);
     }
     let targets = names::of_files_or_words(session, &options.files, &options.words).await?;
@@ -144,9 +144,9 @@ async fn tables(session: &Session, options: &Options, targets: &[Target]) -> any
             continue;
         }
         if shown && !options.no_headers {
-            println!();
+            print::line("")?;
         }
-        print!("{text}");
+        print::out(&text)?;
         shown = true;
     }
     if !shown && failures.is_empty() && !options.ignore_not_found {
@@ -172,7 +172,7 @@ async fn watch(session: &Session, options: &Options, targets: &[Target]) -> anyh
     let tables = matches!(shower, Shower::Table(_));
     let first = path(session, options, target, None);
     let first = if tables { session.get_table(&first).await? } else { session.get(&first).await? };
-    shower.show(&first, target);
+    shower.show(&first, target)?;
     // A watch of one object starts anywhere, for its own revision may be too old, and then shows it once more.
     let single = target.name.is_some();
     let revision = if single { "0" } else { text(&first["metadata"], "resourceVersion") };
@@ -188,7 +188,7 @@ async fn watch(session: &Session, options: &Options, targets: &[Target]) -> anyh
                 bail!("{}", text(&event["object"], "message"));
             }
             if std::mem::replace(&mut skipped, true) {
-                shower.show(&event["object"], target);
+                shower.show(&event["object"], target)?;
             }
         }
     }
@@ -202,11 +202,11 @@ enum Shower<'a> {
 }
 
 impl Shower<'_> {
-    fn show(&mut self, answer: &Value, target: &Target) {
+    fn show(&mut self, answer: &Value, target: &Target) -> std::io::Result<()> {
         match self {
             Shower::Table(printer) => {
                 printer.add(answer);
-                print!("{}", printer.take());
+                print::out(printer.take())?;
             }
             Shower::Objects { format, shown, managed_fields } => {
                 let items = match answer["items"].as_array() {
@@ -215,12 +215,13 @@ impl Shower<'_> {
                 };
                 for item in items {
                     if *format == "yaml" && std::mem::replace(shown, true) {
-                        println!("---");
+                        print::line("---")?;
                     }
-                    print!("{}", print::object(&readable(item, *managed_fields), format));
+                    print::out(print::object(&readable(item, *managed_fields), format))?;
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -240,7 +241,8 @@ async fn objects(session: &Session, options: &Options, targets: &[Target], forma
     }
     let mut found: Vec<Value> = found.into_iter().map(|object| readable(object, options.show_managed_fields)).collect();
     if format == "name" {
-        found.iter().for_each(|object| println!("{}", print::name(object)));
+        let names: String = found.iter().map(|object| print::object(object, format)).collect();
+        print::out(names)?;
         return failure::all(failures);
     }
     let shown = if single {
@@ -248,7 +250,7 @@ async fn objects(session: &Session, options: &Options, targets: &[Target], forma
     } else {
         json!({"apiVersion": "v1", "items": found, "kind": "List", "metadata": {"resourceVersion": ""}})
     };
-    print!("{}", print::object(&shown, format));
+    print::out(print::object(&shown, format))?;
     failure::all(failures)
 }
 

@@ -10,7 +10,10 @@ pub mod delete;
 pub mod describe;
 pub mod exec;
 pub mod get;
+pub mod label;
 pub mod logs;
+pub mod port_forward;
+pub mod rollout;
 pub mod scale;
 
 pub mod age;
@@ -38,7 +41,7 @@ pub struct Global {
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
     /// The namespace of the request
-    #[arg(long, short, global = true, value_name = "NAME")]
+    #[arg(long, short, global = true, value_name = "NAME", overrides_with = "namespace")]
     pub namespace: Option<String>,
 }
 
@@ -58,8 +61,17 @@ pub enum Verb {
     Logs(logs::Options),
     /// Run a command in a container
     Exec(exec::Options),
+    /// Forward local ports to a Pod
+    PortForward(port_forward::Options),
     /// Set the number of replicas
     Scale(scale::Options),
+    /// Follow, undo, repeat or hold up the change of a workload
+    #[command(subcommand)]
+    Rollout(rollout::Action),
+    /// Set and remove labels
+    Label(label::Options),
+    /// Set and remove annotations
+    Annotate(label::Options),
 }
 
 /// Runs a verb and says on standard error what went wrong; the number is the exit code.
@@ -80,6 +92,10 @@ async fn attempt(global: &Global, verb: Verb) -> anyhow::Result<i32> {
         Verb::Delete(options) => delete::run(&session, options).await,
         Verb::Logs(options) => logs::run(&session, options).await,
         Verb::Exec(options) => exec::run(&session, options).await,
+        Verb::PortForward(options) => port_forward::run(&session, options).await,
         Verb::Scale(options) => scale::run(&session, options).await,
+        Verb::Rollout(action) => rollout::run(&session, action).await,
+        Verb::Label(options) => label::run(&session, options, label::Map::Labels).await,
+        Verb::Annotate(options) => label::run(&session, options, label::Map::Annotations).await,
     }
 }

@@ -2,13 +2,13 @@
 
 use std::io::Write;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use form_urlencoded::Serializer;
 use futures::StreamExt;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
-use xebec_client::{Body, ListOptions};
+use xebec_client::{Body, Error, ListOptions};
 
 use crate::pods;
 use crate::session::Session;
@@ -79,7 +79,9 @@ pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
 
 async fn sources(session: &Session, options: &Options) -> anyhow::Result<Vec<Source>> {
     let pods = match (&options.target, &options.selector) {
-        (Some(word), _) => vec![pods::of_word(session, word).await?],
+        (Some(word), _) => {
+            vec![pods::of_word(session, word).await.map_err(|error| located(error, &session.namespace))?]
+        }
         (None, selector) => {
             let selection = ListOptions { label_selector: selector.clone(), ..ListOptions::default() };
             session.client.namespaced::<Pod>(&session.namespace).list_typed(&selection).await?
@@ -101,6 +103,16 @@ async fn sources(session: &Session, options: &Options) -> anyhow::Result<Vec<Sou
         }
     }
     Ok(sources)
+}
+
+/// kubectl says where it looked for a Pod in vain.
+fn located(error: anyhow::Error, namespace: &str) -> anyhow::Error {
+    match error.downcast_ref::<Error>().and_then(Error::status) {
+        Some(status) if status.is_not_found() => {
+            anyhow!("error from server ({}): {status} in namespace {namespace:?}", status.reason())
+        }
+        _ => error,
+    }
 }
 
 fn source(session: &Session, options: &Options, pod: &Pod, container: &str) -> Source {
@@ -157,7 +169,7 @@ fn write(bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// `10s`, `2m`, `3h`, `1h30m` in seconds.
-fn seconds(text: &str) -> anyhow::Result<u64> {
+pub fn seconds(text: &str) -> anyhow::Result<u64> {
     let (mut total, mut number) = (0u64, String::new());
     for c in text.chars() {
         let unit = match c {

@@ -1,4 +1,7 @@
 //! Manifests from files, folders and standard input: YAML or JSON, several to a file, Lists opened.
+//!
+//! Values mean what they mean to kubectl (YAML 1.1: `yes` is true, `0644` is octal); keys are texts as they stand, where kubectl
+//! makes `true` of a key `y`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -66,6 +69,10 @@ pub fn read(Files { files, recursive }: &Files) -> anyhow::Result<Vec<Manifest>>
             parse(&text, &path.display().to_string(), &mut objects)?;
         }
     }
+    if objects.is_empty() {
+        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+        bail!("no objects in {}", names.join(", "));
+    }
     Ok(objects)
 }
 
@@ -97,7 +104,7 @@ fn expand(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Adds every object of a text with one or more documents.
 fn parse(text: &str, origin: &str, objects: &mut Vec<Manifest>) -> anyhow::Result<()> {
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| anyhow::anyhow!("error parsing {origin}: {error}"))?;
     for document in documents.into_iter().filter(|document| !document.is_null()) {

@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use xebec_api::ResourceType;
+use xebec_client::ListOptions;
 
 use crate::manifests::{self, Files};
 use crate::session::{Served, Session};
@@ -13,9 +14,24 @@ pub struct Target {
     pub name: Option<String>,
     /// Where it is not the session's.
     pub namespace: Option<String>,
+    /// The file that names it.
+    pub origin: Option<String>,
 }
 
 impl Target {
+    /// A collection.
+    pub fn all(resource: ResourceType) -> Self {
+        Target { resource, name: None, namespace: None, origin: None }
+    }
+
+    pub fn named(self, name: &str) -> Self {
+        Target { name: Some(name.to_owned()), ..self }
+    }
+
+    pub fn within(self, namespace: &str) -> Self {
+        Target { namespace: Some(namespace.to_owned()), ..self }
+    }
+
     /// The path of an object that a target names.
     pub fn path(&self, session: &Session) -> String {
         self.resource.object_path(Some(self.namespace(session)), self.name.as_deref().unwrap_or(""))
@@ -43,9 +59,37 @@ pub async fn of_files_or_words(session: &Session, files: &Files, words: &[String
             resource: session.resource_of(&manifest.object, &manifest.origin).await?,
             name: Some(manifest.name().to_owned()),
             namespace: Some(manifest.namespace(session)?.to_owned()),
+            origin: Some(manifest.origin.clone()),
         });
     }
     Ok(targets)
+}
+
+/// Which objects of a collection are meant.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    pub labels: Option<String>,
+    pub fields: Option<String>,
+    pub all_namespaces: bool,
+}
+
+/// The objects that a target means: itself, or those of its collection.
+pub async fn objects(session: &Session, target: &Target, selection: &Selection) -> anyhow::Result<Vec<Target>> {
+    if target.name.is_some() {
+        if selection.all_namespaces && target.namespace.is_none() {
+            bail!("a resource cannot be retrieved by name across all namespaces");
+        }
+        return Ok(vec![target.clone()]);
+    }
+    let options = ListOptions {
+        label_selector: selection.labels.clone(),
+        field_selector: selection.fields.clone(),
+        ..ListOptions::default()
+    };
+    let namespace = (!selection.all_namespaces).then_some(session.namespace.as_str());
+    let list = session.client.transport().list(&target.resource, namespace, &options).await?;
+    let all = || Target::all(target.resource.clone());
+    Ok(list.items.iter().map(|item| all().named(item.name()).within(item.namespace())).collect())
 }
 
 /// The targets that the arguments name, in their order.
@@ -62,14 +106,10 @@ pub async fn targets(session: &Session, words: &[String]) -> anyhow::Result<Vec<
     for kind in first.split(',') {
         for resource in resolve(served, kind)? {
             if words.len() == 1 {
-                targets.push(Target { resource, name: None, namespace: None });
+                targets.push(Target::all(resource));
                 continue;
             }
-            targets.extend(words[1..].iter().map(|name| Target {
-                resource: resource.clone(),
-                name: Some(name.clone()),
-                namespace: None,
-            }));
+            targets.extend(words[1..].iter().map(|name| Target::all(resource.clone()).named(name)));
         }
     }
     Ok(targets)
@@ -83,7 +123,7 @@ fn typed_name(served: &[Served], word: &str) -> anyhow::Result<Target> {
         bail!("arguments in resource/name form must have a single resource and name");
     }
     let resource = resolve(served, kind)?.remove(0);
-    Ok(Target { resource, name: Some(name.to_owned()), namespace: None })
+    Ok(Target::all(resource).named(name))
 }
 
 /// The resources that a word means; several only for a category.

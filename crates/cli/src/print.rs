@@ -1,10 +1,25 @@
 //! Results as kubectl prints them: a server's Tables, YAML, JSON, names.
 
+use std::fmt::Display;
+use std::io::{self, Write};
+
 use serde_json::{Map, Value};
 
 use crate::session::text;
 use crate::tabs;
 use crate::yaml;
+
+/// Writes to standard output. Whoever reads it may stop (`| head`): that is an error here, and no panic.
+pub fn out(text: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    write!(out, "{text}")?;
+    out.flush()
+}
+
+/// Writes a line to standard output.
+pub fn line(text: impl Display) -> io::Result<()> {
+    out(format_args!("{text}\n"))
+}
 
 /// How a server's Table is shown.
 #[derive(Clone, Debug, Default)]

@@ -2,13 +2,13 @@
 
 use anyhow::bail;
 use clap::Args;
-use http::Method;
 use serde_json::json;
-use xebec_client::{Error, Patch};
+use xebec_client::Patch;
 
 use crate::failure;
 use crate::manifests::Files;
 use crate::names::{self, Target};
+use crate::print;
 use crate::session::Session;
 
 #[derive(Args, Clone, Debug)]
@@ -33,7 +33,7 @@ pub async fn run(session: &Session, options: Options) -> anyhow::Result<i32> {
     for target in names::of_files_or_words(session, &options.files, &options.words).await? {
         let Some(name) = &target.name else { bail!("resource(s) were provided, but no name was specified") };
         match one(session, &options, &target).await {
-            Ok(()) => println!("{} scaled", Target::label(&target.resource, name)),
+            Ok(()) => print::line(format_args!("{} scaled", Target::label(&target.resource, name)))?,
             Err(error) => failures.push(error),
         }
     }
@@ -53,13 +53,6 @@ async fn one(session: &Session, options: &Options, target: &Target) -> anyhow::R
         change["metadata"] = json!({"resourceVersion": scale["metadata"]["resourceVersion"]});
     }
     let patch = Patch::Merge(change);
-    match session.send_as(Method::PATCH, &path, patch.content_type(), patch.body()).await {
-        Ok(_) => Ok(()),
-        // The object itself may be missing, or its kind may have no replicas to set.
-        Err(error) if error.is_not_found() => match session.get(&target.path(session)).await {
-            Ok(_) => bail!("a {} cannot be scaled", target.resource.kind),
-            Err(error) => Err(Error::into(error)),
-        },
-        Err(error) => Err(error.into()),
-    }
+    session.patch(&path, &patch).await?;
+    Ok(())
 }

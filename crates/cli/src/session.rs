@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use xebec_api::ResourceType;
 use xebec_client::https::Https;
 use xebec_client::transport::{checked, collect};
-use xebec_client::{Body, Client, Error};
+use xebec_client::{Body, Client, Error, Patch};
 
 use crate::Global;
 
@@ -170,14 +170,12 @@ impl Session {
 
     /// Sends a JSON body and shows the warnings that come back with the answer.
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, Error> {
-        self.send_as(method, path, JSON, body).await
+        self.answer(with_type(request(method, path, JSON, body.to_string().into())?, JSON)).await
     }
 
-    pub async fn send_as(&self, method: Method, path: &str, content_type: &str, body: &Value) -> Result<Value, Error> {
-        let mut request = request(method, path, JSON, body.to_string().into())?;
-        let content_type = content_type.parse().map_err(|e| Error::transport(format!("ask for {path}"), e))?;
-        request.headers_mut().insert(header::CONTENT_TYPE, content_type);
-        self.answer(request).await
+    pub async fn patch(&self, path: &str, patch: &Patch) -> Result<Value, Error> {
+        let request = request(Method::PATCH, path, JSON, patch.body().to_string().into())?;
+        self.answer(with_type(request, patch.content_type())).await
     }
 
     async fn answer(&self, request: Request<Bytes>) -> Result<Value, Error> {
@@ -216,10 +214,23 @@ fn request(method: Method, path: &str, accept: &str, body: Bytes) -> Result<Requ
         .map_err(|e| Error::transport(format!("ask for {path}"), e))
 }
 
+fn with_type(mut request: Request<Bytes>, content_type: &'static str) -> Request<Bytes> {
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    request
+}
+
 /// The text of `299 - "text"` (RFC 7234, section 5.5).
 fn warning_text(header: &str) -> String {
     let quoted = header.splitn(3, ' ').nth(2).unwrap_or(header);
-    quoted.trim_matches('"').replace("\\\"", "\"").replace("\\\\", "\\")
+    let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(quoted);
+    let (mut text, mut escaped) = (String::new(), false);
+    for c in inner.chars() {
+        escaped = c == '\\' && !escaped;
+        if !escaped {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// A string member, or the empty string.

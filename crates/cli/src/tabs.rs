@@ -29,7 +29,8 @@ impl Tabs {
     }
 
     fn aligned(self, text: &str, widths: Option<&mut Vec<usize>>) -> String {
-        let mut aligned = Aligned { tabs: self, out: String::with_capacity(text.len() * 2), current: Vec::new(), widths };
+        let mut aligned =
+            Aligned { tabs: self, out: String::with_capacity(text.len() * 2), current: Vec::new(), widths };
         for section in text.split(BREAK) {
             let lines: Vec<Vec<&str>> = section.split_inclusive('\n').map(|line| line.split('\t').collect()).collect();
             aligned.format(&lines);

@@ -19,30 +19,35 @@ pub fn patch(resource: &ResourceType, last: &Value, wanted: &Value, live: &Value
     let Some(ty) = schema::table().type_of(&resource.group, &resource.version, &resource.kind) else {
         return Patch::Merge(Value::Object(merge_patch(&last, &wanted, &live)));
     };
-    let schema = Schema(Some(Shape::Object(ty.id)));
-    let changes = Pass::Changes.maps(&live, &wanted, schema, false);
-    let deletions = Pass::Deletions.maps(&last, &wanted, schema, false);
+    let schema = Schema { shape: Some(Shape::Object(ty.id)), strategy: PatchStrategy::default() };
+    let changes = Pass::Changes.maps(&live, &wanted, schema);
+    let deletions = Pass::Deletions.maps(&last, &wanted, schema);
     Patch::Strategic(Value::Object(joined(deletions, changes, schema)))
 }
 
-/// What is known of a value's members.
+/// What is known of a value: its members, and how it merges where it stands.
 #[derive(Clone, Copy)]
-struct Schema(Option<Shape>);
+struct Schema {
+    shape: Option<Shape>,
+    strategy: PatchStrategy,
+}
 
 impl Schema {
-    fn member(self, name: &str) -> (Schema, PatchStrategy) {
-        match self.0 {
+    fn member(self, name: &str) -> Schema {
+        let unknown = Schema { shape: None, strategy: PatchStrategy::default() };
+        match self.shape {
             Some(Shape::Object(ty)) => match ty.get().field(name) {
-                Some(field) => (Schema(Some(field.shape)), field.patch_strategy()),
-                None => (Schema(None), PatchStrategy::default()),
+                Some(field) => Schema { shape: Some(field.shape), strategy: field.patch_strategy() },
+                None => unknown,
             },
-            Some(shape @ Shape::Map(_)) => (Schema(shape.element()), PatchStrategy::default()),
-            _ => (Schema(None), PatchStrategy::default()),
+            Some(shape @ Shape::Map(_)) => Schema { shape: shape.element(), ..unknown },
+            _ => unknown,
         }
     }
 
+    /// An item of a list merges by the list's strategy.
     fn element(self) -> Schema {
-        Schema(self.0.and_then(Shape::element))
+        Schema { shape: self.shape.and_then(Shape::element), ..self }
     }
 }
 
@@ -65,11 +70,11 @@ struct ListDifference {
 }
 
 impl Pass {
-    fn maps(self, from: &Object, to: &Object, schema: Schema, retain_keys: bool) -> Object {
+    fn maps(self, from: &Object, to: &Object, schema: Schema) -> Object {
         let mut patch = Object::new();
         for (name, wanted) in to {
             match from.get(name) {
-                Some(had) => self.member(name, had, wanted, schema, &mut patch),
+                Some(had) => patch.extend(self.member(name, (had, wanted), schema.member(name))),
                 None if self == Pass::Changes => drop(patch.insert(name.clone(), wanted.clone())),
                 None => {}
             }
@@ -78,7 +83,7 @@ impl Pass {
             let gone = from.keys().filter(|name| !to.contains_key(*name));
             patch.extend(gone.map(|name| (name.clone(), Value::Null)));
         }
-        if retain_keys {
+        if schema.strategy.retain_keys {
             let mut kept: Vec<&String> =
                 to.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name).collect();
             kept.sort();
@@ -90,45 +95,42 @@ impl Pass {
         patch
     }
 
-    /// Adds the difference of a member that both states have.
-    fn member(self, name: &str, had: &Value, wanted: &Value, schema: Schema, patch: &mut Object) {
-        let (inner, strategy) = schema.member(name);
+    /// The difference of a member that both states have: under its name, and for a list under directives beside it.
+    fn member(self, name: &str, (had, wanted): (&Value, &Value), schema: Schema) -> Vec<(String, Value)> {
         match (had, wanted) {
-            (Value::Object(from), Value::Object(to)) if !strategy.replace => {
-                let change = self.maps(from, to, inner, strategy.retain_keys);
-                if !change.is_empty() {
-                    patch.insert(name.to_owned(), Value::Object(change));
-                }
+            (Value::Object(from), Value::Object(to)) if !schema.strategy.replace => {
+                let change = self.maps(from, to, schema);
+                if change.is_empty() { Vec::new() } else { vec![(name.to_owned(), Value::Object(change))] }
             }
-            (Value::Array(from), Value::Array(to)) if strategy.merge => {
-                let difference = self.lists(from, to, inner.element(), strategy);
+            (Value::Array(from), Value::Array(to)) if schema.strategy.merge => {
+                let difference = self.lists(from, to, schema.element());
                 let parts = [
                     (name.to_owned(), difference.items),
                     (format!("$deleteFromPrimitiveList/{name}"), difference.removed),
                     (format!("$setElementOrder/{name}"), difference.order),
                 ];
                 let parts = parts.into_iter().filter(|(_, list)| !list.is_empty());
-                patch.extend(parts.map(|(name, list)| (name, Value::Array(list))));
+                parts.map(|(name, list)| (name, Value::Array(list))).collect()
             }
-            _ if self == Pass::Changes && had != wanted => drop(patch.insert(name.to_owned(), wanted.clone())),
-            _ => {}
+            _ if self == Pass::Changes && had != wanted => vec![(name.to_owned(), wanted.clone())],
+            _ => Vec::new(),
         }
     }
 
-    fn lists(self, from: &[Value], to: &[Value], element: Schema, strategy: PatchStrategy) -> ListDifference {
+    fn lists(self, from: &[Value], to: &[Value], element: Schema) -> ListDifference {
         if from.is_empty() {
             let items = if self == Pass::Changes { to.to_vec() } else { Vec::new() };
             return ListDifference { items, ..ListDifference::default() };
         }
         if from.iter().chain(to).any(Value::is_object) {
-            self.lists_of_maps(from, to, element, strategy)
+            self.lists_of_maps(from, to, element)
         } else {
             self.lists_of_scalars(from, to)
         }
     }
 
-    fn lists_of_maps(self, from: &[Value], to: &[Value], element: Schema, strategy: PatchStrategy) -> ListDifference {
-        let key = strategy.merge_key;
+    fn lists_of_maps(self, from: &[Value], to: &[Value], element: Schema) -> ListDifference {
+        let key = element.strategy.merge_key;
         let id = |item: &Value| plain(&item[key]);
         let (had, wanted) = (sorted_by(from, id), sorted_by(to, id));
         let (mut changed, mut removed) = (Vec::new(), Vec::new());
@@ -146,7 +148,7 @@ impl Pass {
             match (a, b) {
                 (Some((_, a)), Some((at, b))) => {
                     let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { continue };
-                    let mut change = self.maps(a, b, element, strategy.retain_keys);
+                    let mut change = self.maps(a, b, element);
                     if !change.is_empty() {
                         change.insert(key.to_owned(), b.get(key).cloned().unwrap_or_default());
                         changed.push((at, Value::Object(change)));
@@ -210,11 +212,11 @@ fn plain(value: &Value) -> String {
 fn joined(deletions: Object, changes: Object, schema: Schema) -> Object {
     let mut patch = deletions;
     for (name, change) in changes {
-        let (inner, strategy) = schema.member(&name);
+        let inner = schema.member(&name);
         let value = match (patch.remove(&name), change) {
             (Some(Value::Object(deleted)), Value::Object(change)) => Value::Object(joined(deleted, change, inner)),
             (Some(Value::Array(deleted)), Value::Array(change)) if !name.starts_with('$') => {
-                Value::Array(joined_lists(deleted, change, inner.element(), strategy.merge_key))
+                Value::Array(joined_lists(deleted, change, inner.element()))
             }
             (_, change) => change,
         };
@@ -223,7 +225,8 @@ fn joined(deletions: Object, changes: Object, schema: Schema) -> Object {
     patch
 }
 
-fn joined_lists(mut deleted: Vec<Value>, changes: Vec<Value>, element: Schema, key: &str) -> Vec<Value> {
+fn joined_lists(mut deleted: Vec<Value>, changes: Vec<Value>, element: Schema) -> Vec<Value> {
+    let key = element.strategy.merge_key;
     let mut items = Vec::new();
     for change in changes {
         let same = deleted.iter().position(|item| item["$patch"].is_null() && item[key] == change[key]);

@@ -6,12 +6,14 @@
 
 pub mod deployment;
 pub mod discovered;
+pub mod disruption;
 pub mod endpoints;
 pub mod garbage;
 pub mod namespaces;
 pub mod node;
 pub mod pod_gc;
 pub mod replicas;
+pub mod resource_quota;
 pub mod root_ca;
 pub mod service_accounts;
 mod table;

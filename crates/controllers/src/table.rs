@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use xebec_runtime::{Context, Controller};
 
 use crate::deployment::Deployments;
+use crate::disruption::DisruptionBudgets;
 use crate::endpoints::legacy::LegacyEndpoints;
+use crate::endpoints::mirroring::MirroredEndpoints;
 use crate::endpoints::slices::EndpointSlices;
 use crate::namespaces::Namespaces;
 use crate::node::ipam::NodeIpam;
@@ -18,7 +20,7 @@ use crate::node::taint_eviction::TaintEviction;
 use crate::replicas::Replicas;
 use crate::root_ca::RootCaPublisher;
 use crate::service_accounts::DefaultServiceAccounts;
-use crate::{garbage, pod_gc};
+use crate::{garbage, pod_gc, resource_quota};
 
 /// What controllers are told beside the cluster itself.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub const CONTROLLERS: &[Row] = &[
     Row { name: "deployment-controller", start: |c, _| harness(Deployments::new(&c), c) },
     Row { name: "endpoints-controller", start: |c, _| harness(LegacyEndpoints::new(&c), c) },
     Row { name: "endpointslice-controller", start: |c, _| harness(EndpointSlices::new(&c), c) },
+    Row { name: "endpointslice-mirroring-controller", start: |c, _| harness(MirroredEndpoints::new(&c), c) },
+    Row { name: "disruption-controller", start: |c, _| harness(DisruptionBudgets::new(&c), c) },
     Row { name: "namespace-controller", start: |c, _| harness(Namespaces::new(&c), c) },
     Row { name: "serviceaccount-controller", start: |c, _| harness(DefaultServiceAccounts::new(&c), c) },
     Row {
@@ -61,6 +65,7 @@ pub const CONTROLLERS: &[Row] = &[
     Row { name: "node-lifecycle-controller", start: |c, _| harness(NodeLifecycle::new(&c), c) },
     Row { name: "taint-eviction-controller", start: |c, _| harness(TaintEviction::new(&c), c) },
     Row { name: "pod-garbage-collector-controller", start: |c, _| Box::pin(pod_gc::run(c)) },
+    Row { name: "resourcequota-controller", start: |c, _| Box::pin(resource_quota::run(c)) },
     Row { name: "garbage-collector-controller", start: |c, _| Box::pin(garbage::run(c)) },
 ];
 

@@ -24,6 +24,7 @@ async fn containers_outlive_their_containerd_and_exits_are_told() {
         return;
     }
     let directory = tempfile::Builder::new().prefix("xc").tempdir_in("/tmp").unwrap();
+    let _remains = Remains { directory: directory.path().to_owned() };
     let shutdown = Shutdown::new();
     let containerd = Containerd::start(config(directory.path()), shutdown.clone()).await.unwrap();
     import_images(containerd.socket(), &image_archive(directory.path())).await.unwrap();
@@ -61,6 +62,25 @@ async fn containers_outlive_their_containerd_and_exits_are_told() {
     shutdown.trigger();
     second.stop().await;
     assert!(remote.version().await.is_err());
+}
+
+/// What must not outlast the test, however it ends: the containerd, and the cgroups of its containers.
+struct Remains {
+    directory: std::path::PathBuf,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        let listener = std::os::unix::net::UnixStream::connect(self.directory.join("c.sock"));
+        if let Ok(credentials) = listener.and_then(|it| Ok(rustix::net::sockopt::socket_peercred(it)?)) {
+            let _ = rustix::process::kill_process(credentials.pid, rustix::process::Signal::KILL);
+        }
+        let name = self.directory.file_name().unwrap_or_default();
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = std::fs::remove_dir(hierarchy.path().join(name));
+        }
+        let _ = std::fs::remove_dir(Path::new("/sys/fs/cgroup").join(name));
+    }
 }
 
 fn config(directory: &Path) -> Config {

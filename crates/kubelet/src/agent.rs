@@ -21,7 +21,7 @@ use crate::config::{Config, RuntimeSource};
 use crate::context::Context;
 use crate::dns::{self, Resolvers};
 use crate::image::Puller;
-use crate::image::collect::{Collector, Fullness};
+use crate::image::collect::{Collector, Fullness, Round};
 use crate::kernel::{Kernel, Linux};
 use crate::log_rotation;
 use crate::node::facts::Facts;
@@ -75,23 +75,18 @@ impl Agent {
         }
         let (containerd, remote) = runtime(&config, &shutdown).await?;
         let seams = Seams {
+            containerd,
             runtime: Arc::new(remote.clone()),
             images: Arc::new(remote),
             kernel: Arc::new(Linux),
             hierarchy: cgroup::detect(),
         };
-        Agent::over(seams, containerd, config, client, clock, shutdown).await
+        Agent::over(seams, config, Surroundings { client, clock, shutdown }).await
     }
 
     /// The same over any runtime and kernel.
-    pub async fn over(
-        seams: Seams,
-        containerd: Option<Containerd>,
-        config: Config,
-        client: Client,
-        clock: SharedClock,
-        shutdown: Shutdown,
-    ) -> Result<Agent, StartError> {
+    pub async fn over(seams: Seams, config: Config, around: Surroundings) -> Result<Agent, StartError> {
+        let Surroundings { client, clock, shutdown } = around;
         let client = client.named("kubelet");
         let endpoint = || format!("{:?}", config.runtime);
         let version =
@@ -115,7 +110,7 @@ impl Agent {
         let context = Arc::new(Context {
             runtime: seams.runtime.clone(),
             runtime_name: version.runtime_name,
-            puller: Puller::new(seams.images.clone(), clock.clone(), events.clone()),
+            puller: Puller::new(seams.images.clone(), config.imported_images.clone(), clock.clone(), events.clone()),
             kernel: seams.kernel,
             cgroups,
             objects: Objects::new(client.clone(), clock.clone(), shutdown.clone(), changed),
@@ -151,7 +146,7 @@ impl Agent {
         shutdown.spawn(collect_images(context.clone()));
         let logs = context.config.logs_dir.clone();
         shutdown.spawn(log_rotation::keep_small(logs, context.runtime.clone(), context.clock.clone()));
-        Ok(Agent { context, pods, assigned, healthy, containerd, look_now })
+        Ok(Agent { context, pods, assigned, healthy, containerd: seams.containerd, look_now })
     }
 
     pub fn runtime(&self) -> Arc<dyn Runtime> {
@@ -173,8 +168,17 @@ impl Agent {
     }
 }
 
+/// The way to the API, the time, and the end.
+pub struct Surroundings {
+    pub client: Client,
+    pub clock: SharedClock,
+    pub shutdown: Shutdown,
+}
+
 /// The places where an agent touches the machine.
 pub struct Seams {
+    /// The containerd behind `runtime`, where the agent has started it.
+    pub containerd: Option<Containerd>,
     pub runtime: Arc<dyn Runtime>,
     pub images: Arc<dyn Images>,
     pub kernel: Arc<dyn Kernel>,
@@ -226,7 +230,8 @@ async fn collect_images(context: Arc<Context>) {
         context.clock.sleep(COLLECT_IMAGES).await;
         let Ok(fullness) = Fullness::of(&context.config.root_dir) else { continue };
         let images = context.puller.images();
-        match collector.collect(&**images, &*context.runtime, fullness, context.clock.now()).await {
+        let round = Round { images: &**images, runtime: &*context.runtime, fullness, now: context.clock.now() };
+        match collector.collect(round).await {
             Ok(removed) if !removed.is_empty() => tracing::info!(count = removed.len(), "removed unused images"),
             Ok(_) => {}
             Err(error) => tracing::warn!(error = %Chain(&error), "cannot look for unused images"),

@@ -36,6 +36,8 @@ pub struct Config {
     /// Further labels and taints of a node that registers itself.
     pub labels: Vec<(String, String)>,
     pub taints: Vec<k8s_openapi::api::core::v1::Taint>,
+    /// Where the names of images stand that were loaded by hand.
+    pub imported_images: crate::image::imported::Record,
     /// Held back from what Pods may request, in bytes.
     pub reserved_memory: u64,
 }
@@ -62,6 +64,7 @@ impl Config {
             port: 10250,
             labels: Vec::new(),
             taints: Vec::new(),
+            imported_images: Default::default(),
             reserved_memory: 100 << 20,
         }
     }

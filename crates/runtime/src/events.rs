@@ -29,12 +29,15 @@ const REMEMBERED: usize = 4096;
 pub struct EventRecorder {
     component: Arc<str>,
     host: Option<Arc<str>>,
+    /// Set for Events of the newer form (KEP-383): they have an `eventTime`, an action and a series instead of a count.
+    action: Option<&'static str>,
     queue: mpsc::Sender<Record>,
 }
 
 struct Record {
     component: Arc<str>,
     host: Option<Arc<str>>,
+    action: Option<&'static str>,
     regarding: ObjectReference,
     warning: bool,
     reason: String,
@@ -46,7 +49,7 @@ impl EventRecorder {
         let (queue, records) = mpsc::channel(QUEUE_LIMIT);
         let writer = Writer { client, clock, known: HashMap::new(), budgets: HashMap::new(), sequence: 0 };
         shutdown.spawn(writer.run(records));
-        EventRecorder { component: component.into(), host: None, queue }
+        EventRecorder { component: component.into(), host: None, action: None, queue }
     }
 
     /// The same recorder in another component's name.
@@ -57,6 +60,11 @@ impl EventRecorder {
     /// The same recorder for a component of a node.
     pub fn on_host(&self, host: &str) -> Self {
         EventRecorder { host: Some(host.into()), ..self.clone() }
+    }
+
+    /// The same recorder for Events of the newer form about one kind of action.
+    pub fn acting(&self, action: &'static str) -> Self {
+        EventRecorder { action: Some(action), ..self.clone() }
     }
 
     pub fn normal(&self, regarding: &ObjectReference, reason: &str, message: impl Into<String>) {
@@ -71,6 +79,7 @@ impl EventRecorder {
         let record = Record {
             component: self.component.clone(),
             host: self.host.clone(),
+            action: self.action,
             regarding: regarding.clone(),
             warning,
             reason: reason.to_owned(),
@@ -151,7 +160,11 @@ impl Writer {
         if let Some(known) = self.known.get_mut(&key) {
             known.count += 1;
             let last = serde_json::to_value(Time(now)).unwrap_or_default();
-            let patch = Patch::Strategic(json!({"count": known.count, "lastTimestamp": last}));
+            let patch = match record.action {
+                None => json!({"count": known.count, "lastTimestamp": last}),
+                Some(_) => json!({"series": {"count": known.count, "lastObservedTime": MicroTime(now)}}),
+            };
+            let patch = Patch::Strategic(patch);
             match self.client.namespaced::<Event>(&known.namespace).patch(&known.name, &patch).await {
                 Err(error) if error.is_not_found() => {}
                 result => return result.map(|_| ()),
@@ -197,6 +210,9 @@ impl Record {
         let subject = self.regarding.name.as_deref().unwrap_or("unknown");
         // Unique as upstream's are: the time, made distinct for records of the same instant.
         let stamp = now.as_nanosecond() as u64 ^ (sequence << 1);
+        let host = self.host.as_deref().map(str::to_owned);
+        let source = EventSource { component: Some(self.component.to_string()), host: host.clone() };
+        let classic = self.action.is_none();
         Event {
             metadata: ObjectMeta {
                 name: Some(format!("{subject}.{stamp:016x}")),
@@ -207,16 +223,16 @@ impl Record {
             type_: Some(if self.warning { "Warning" } else { "Normal" }.to_owned()),
             reason: Some(self.reason.clone()),
             message: Some(self.message.clone()),
-            source: Some(EventSource {
-                component: Some(self.component.to_string()),
-                host: self.host.as_deref().map(str::to_owned),
-            }),
+            action: self.action.map(str::to_owned),
+            source: classic.then_some(source),
             reporting_component: Some(self.component.to_string()),
-            reporting_instance: Some(self.host.as_deref().unwrap_or_default().to_owned()),
-            count: Some(1),
-            first_timestamp: Some(Time(now)),
-            last_timestamp: Some(Time(now)),
-            event_time: None::<MicroTime>,
+            reporting_instance: Some(
+                host.unwrap_or_else(|| if classic { String::new() } else { self.component.to_string() }),
+            ),
+            count: classic.then_some(1),
+            first_timestamp: classic.then_some(Time(now)),
+            last_timestamp: classic.then_some(Time(now)),
+            event_time: (!classic).then_some(MicroTime(now)),
             ..Event::default()
         }
     }

@@ -187,7 +187,7 @@ impl Scheduler {
         match result {
             Ok(_) => {
                 let message = format!("Successfully assigned {} to {node}", facts.key);
-                self.context.events.normal(&reference(&*facts.pod), "Scheduled", message);
+                self.context.events.acting("Binding").normal(&reference(&*facts.pod), "Scheduled", message);
             }
             Err(error) => {
                 if !error.is_not_found() {
@@ -214,7 +214,7 @@ impl Scheduler {
             Err(why) => format!("{unfit} {why}"),
         };
         self.state.lock().queue.park(&facts.key, seen, self.context.clock.elapsed());
-        self.context.events.warning(&reference(&*facts.pod), "FailedScheduling", message.clone());
+        self.context.events.acting("Scheduling").warning(&reference(&*facts.pod), "FailedScheduling", message.clone());
         let nominated = preemption.as_ref().ok().map(|found| found.node.as_str());
         if let Err(error) = self.tell(facts, &message, nominated).await
             && !error.is_not_found()
@@ -250,7 +250,7 @@ impl Scheduler {
                 continue;
             }
             let message = format!("Preempted by pod {} on node {}", facts.uid, preemption.node);
-            self.context.events.normal(&reference(&*victim.pod), "Preempted", message);
+            self.context.events.acting("Preempting").normal(&reference(&*victim.pod), "Preempted", message);
         }
     }
 }

@@ -48,6 +48,11 @@ impl DataDir {
         self.root.join("kubelet")
     }
 
+    /// The names of the images that were loaded by hand.
+    pub fn imported_images(&self) -> PathBuf {
+        self.root.join("imported-images")
+    }
+
     /// containerd's folder; short, for unix sockets' paths are limited to 107 bytes.
     pub fn containerd(&self) -> PathBuf {
         self.root.join("c")

@@ -14,6 +14,7 @@ use xebec_api::ObjectKey;
 use xebec_base::{Chain, SharedClock, Shutdown};
 use xebec_client::Client;
 use xebec_dns::{NameServer, Sockets};
+use xebec_kubelet::image::imported::Record;
 use xebec_kubelet::server::{ApiAuthority, NodeServer};
 use xebec_kubelet::{Agent, RuntimeSource};
 use xebec_netfilter::Nft;
@@ -109,6 +110,7 @@ impl Config {
         config.cluster_domain = self.net.domain.clone();
         config.cgroup_root = self.cgroup_root.clone();
         config.port = self.port;
+        config.imported_images = Record::at(self.data.imported_images());
         config
     }
 

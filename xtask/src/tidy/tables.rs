@@ -40,7 +40,7 @@ const FAMILIES: &[Family] = &[
         folder: "crates/cli/src",
         table: "crates/cli/src/lib.rs",
         mark: "",
-        shared: &["age", "failure", "manifests", "names", "print", "session", "tabs", "yaml"],
+        shared: &["age", "failure", "manifests", "names", "pods", "print", "session", "tabs", "three_way", "yaml"],
     },
     Family {
         folder: "crates/xebec/src/commands",

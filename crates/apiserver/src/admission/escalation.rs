@@ -59,7 +59,8 @@ impl Escalation {
         }
         if let Some(role) = request.object_as::<Role>() {
             let old = request.old_as::<Role>();
-            let unchanged = old.is_some_and(|old| old.rules == role.rules && same_but_collection(&old.metadata, &role.metadata));
+            let unchanged =
+                old.is_some_and(|old| old.rules == role.rules && same_but_collection(&old.metadata, &role.metadata));
             if unchanged {
                 return Ok(());
             }
@@ -107,7 +108,11 @@ impl Escalation {
         if unchanged || self.may_bind(request, registry, role) {
             return Ok(());
         }
-        let rules = role_rules(registry, role, request.namespace)?;
+        let rules = role_rules(registry, role, request.namespace).map_err(|error| match error.is_not_found() {
+            // The missing role bears the binding's kind in upstream's answer.
+            true => StatusError::not_found(request.resource, &role.name),
+            false => error,
+        })?;
         self.confirm(request, registry, &rules)
     }
 

@@ -9,7 +9,9 @@ mod limit_ranger;
 mod namespace_lifecycle;
 pub mod node_restriction;
 mod node_taint;
+mod pod_security;
 mod priority;
+mod resource_quota;
 mod service_account;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use xebec_api::status::StatusError;
 use crate::authn::User;
 use crate::registry::Registry;
 use crate::registry::erased::AnyObject;
+use crate::registry::metadata::SUFFIX_LENGTH;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -38,7 +41,7 @@ pub struct AdmissionRequest<'a> {
     /// Empty for the resource itself.
     pub subresource: &'a str,
     pub namespace: &'a str,
-    /// Empty while `generateName` has not been used yet.
+    /// What `generateName` begins with, while mutating plugins look at an object that is to get its name from there.
     pub name: &'a str,
     pub user: &'a Arc<User>,
     pub dry_run: bool,
@@ -65,6 +68,19 @@ impl<'a> AdmissionRequest<'a> {
     pub fn refuse(&self) -> impl Fn(String) -> StatusError + use<'a> {
         let (resource, name) = (self.resource, self.name);
         move |why| StatusError::forbidden(resource, name, why)
+    }
+
+    /// Refusals of an object without a name of its own show what its name was to begin with: upstream generates names
+    /// after these plugins.
+    fn forget_generated_name(&mut self) {
+        if self.operation != Operation::Create {
+            return;
+        }
+        let base = self.object.as_ref().and_then(|object| object.meta().generate_name.as_deref()).unwrap_or("");
+        let kept = self.name.len().saturating_sub(SUFFIX_LENGTH);
+        if kept > 0 && self.name.get(..kept).is_some_and(|kept| base.starts_with(kept)) {
+            self.name = &self.name[..kept];
+        }
     }
 
     /// The new object, if it is of that kind.
@@ -110,6 +126,10 @@ const fn mutates(plugin: fn() -> Arc<dyn Mutating>) -> Row {
     Row { mutating: Some(plugin), validating: None }
 }
 
+const fn validates(plugin: fn() -> Arc<dyn Validating>) -> Row {
+    Row { mutating: None, validating: Some(plugin) }
+}
+
 const fn both(mutating: fn() -> Arc<dyn Mutating>, validating: fn() -> Arc<dyn Validating>) -> Row {
     Row { mutating: Some(mutating), validating: Some(validating) }
 }
@@ -122,8 +142,10 @@ const PLUGINS: &[Row] = &[
     both(|| Arc::new(service_account::ServiceAccounts), || Arc::new(service_account::ServiceAccounts)),
     mutates(|| Arc::new(node_restriction::NodeRestriction)),
     mutates(|| Arc::new(node_taint::NodeTaint)),
+    validates(|| Arc::new(pod_security::PodSecurity)),
     both(|| Arc::new(priority::Priorities), || Arc::new(priority::Priorities)),
     mutates(|| Arc::new(default_tolerations::DefaultTolerations)),
+    validates(|| Arc::new(resource_quota::ResourceQuotas::default())),
     mutates(|| Arc::new(escalation::Escalation::default())),
 ];
 
@@ -144,6 +166,7 @@ impl Plugins {
     }
 
     pub async fn admit(&self, request: &mut AdmissionRequest<'_>, registry: &Registry) -> Result<(), StatusError> {
+        request.forget_generated_name();
         for plugin in &self.mutating {
             plugin.admit(request, registry).await?;
         }

@@ -293,9 +293,10 @@ pub fn token_request(
     let name = account.metadata.name.as_deref().unwrap_or("");
     let namespace = account.metadata.namespace.as_deref().unwrap_or("");
     let refuse = |why: String| Err(StatusError::forbidden(&resource, name, why));
-    let reference = request.spec.as_ref().and_then(|spec| spec.bound_object_ref.as_ref()).filter(|reference| {
-        reference.api_version.as_deref() == Some("v1") && reference.kind.as_deref() == Some("Pod")
-    });
+    let reference =
+        request.spec.as_ref().and_then(|spec| spec.bound_object_ref.as_ref()).filter(|reference| {
+            reference.api_version.as_deref() == Some("v1") && reference.kind.as_deref() == Some("Pod")
+        });
     let pod_name = reference.and_then(|reference| reference.name.as_deref()).filter(|name| !name.is_empty());
     let (Some(reference), Some(pod_name)) = (reference, pod_name) else {
         return refuse("node requested token not bound to a pod".to_owned());

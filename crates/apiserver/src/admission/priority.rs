@@ -41,9 +41,11 @@ async fn on_create(request: &mut AdmissionRequest<'_>, registry: &Registry) -> R
     let name = spec.priority_class_name.clone().filter(|name| !name.is_empty());
     let class = match &name {
         None => default_class(registry),
-        Some(name) => Some(class(registry, name).await?.ok_or_else(|| {
-            refuse(format!("no PriorityClass with name {name} was found"))
-        })?),
+        Some(name) => Some(
+            class(registry, name)
+                .await?
+                .ok_or_else(|| refuse(format!("no PriorityClass with name {name} was found")))?,
+        ),
     };
     let (value, policy) = match &class {
         Some(class) => (class.value.unwrap_or(0), class.preemption_policy.as_deref()),

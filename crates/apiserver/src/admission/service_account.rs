@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
-    PodSpec, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    PodSpec, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 use xebec_api::resource::ResourceType;
 use xebec_api::selector::{FieldSelector, LabelSelector};
@@ -169,12 +170,13 @@ fn token_volume(name: String) -> Volume {
         ..ServiceAccountTokenProjection::default()
     };
     let file = KeyToPath { key: "ca.crt".to_owned(), path: "ca.crt".to_owned(), ..KeyToPath::default() };
-    let roots =
-        ConfigMapProjection { name: "kube-root-ca.crt".to_owned(), items: Some(vec![file]), optional: None };
-    let field =
-        ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: "metadata.namespace".to_owned() };
-    let namespace =
-        DownwardAPIVolumeFile { path: "namespace".to_owned(), field_ref: Some(field), ..DownwardAPIVolumeFile::default() };
+    let roots = ConfigMapProjection { name: "kube-root-ca.crt".to_owned(), items: Some(vec![file]), optional: None };
+    let field = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: "metadata.namespace".to_owned() };
+    let namespace = DownwardAPIVolumeFile {
+        path: "namespace".to_owned(),
+        field_ref: Some(field),
+        ..DownwardAPIVolumeFile::default()
+    };
     let sources = vec![
         VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
         VolumeProjection { config_map: Some(roots), ..VolumeProjection::default() },

@@ -31,7 +31,8 @@ async fn namespaces_have_to_exist_and_to_last() {
     assert_eq!(error, "namespaces \"default\" is forbidden: this namespace may not be deleted");
     delete::<Namespace>(&registry, "ns").await.unwrap();
     let error = create::<ConfigMap>(&registry, map()).await.err().unwrap();
-    let expected = "configmaps \"m\" is forbidden: unable to create new content in namespace ns because it is being terminated";
+    let expected =
+        "configmaps \"m\" is forbidden: unable to create new content in namespace ns because it is being terminated";
     assert_eq!((error.code(), error.to_string()), (403, expected.to_owned()));
     let cause = error.0.details.unwrap().causes.unwrap().remove(0);
     assert_eq!(cause.reason.as_deref(), Some("NamespaceTerminating"));
@@ -107,7 +108,8 @@ async fn nodes_keep_to_themselves() {
     let labels = json!({"kubernetes.io/os": "linux", "own": "1", "a.node.kubernetes.io/b": "1"});
     let created = create_as::<Node>(&registry, &node, object("n1", labels)).await.unwrap().value().unwrap();
     assert_eq!(created["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
-    let plain = json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let plain =
+        json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let error = create_as::<Pod>(&registry, &node, plain).await.err().unwrap().to_string();
     assert!(error.contains("can only create mirror pods"), "{error}");
 }

@@ -203,3 +203,70 @@ fn go_syntax(user: &User) -> String {
         user.name, user.uid
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::authz::Verdict;
+
+    /// Allows what is listed, as `verb resource[/subresource] name`.
+    struct Listed(&'static [&'static str]);
+
+    #[async_trait]
+    impl Authorizer for Listed {
+        async fn authorize(&self, asked: &Attributes<'_>) -> Verdict {
+            let slash = if asked.subresource.is_empty() { "" } else { "/" };
+            let shown = format!("{} {}{slash}{} {}", asked.verb, asked.resource, asked.subresource, asked.name);
+            if self.0.contains(&&*shown) { Verdict::allow("") } else { Verdict::no_opinion() }
+        }
+    }
+
+    async fn check(headers: &[(&str, &str)], allowed: &'static [&'static str], expected: Result<Option<&str>, &str>) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        let requester = User::new("jane", &[]);
+        let request = Attributes { verb: "list", resource: "nodes", is_resource: true, ..Attributes::new(&requester) };
+        let result = act_as(&Listed(allowed), &request, &mut map).await;
+        let shown =
+            result.map(|user| user.map(|user| format!("{} {} {:?}", user.name, user.groups.join(","), user.extra)));
+        let shown = shown.map_err(|error| error.to_string());
+        assert_eq!(shown.as_ref().map(Option::as_deref).map_err(String::as_str), expected, "{headers:?}");
+        assert!(shown.is_err() || map.is_empty(), "{map:?}");
+    }
+
+    #[tokio::test]
+    async fn who_may_act_as_whom() {
+        check(&[], &[], Ok(None)).await;
+        let bob = [("impersonate-user", "bob")];
+        check(&bob, &["impersonate users bob"], Ok(Some("bob system:authenticated {}"))).await;
+        let refusal = "nodes is forbidden: User \"jane\" cannot impersonate-on:user-info:list resource \"nodes\" in API \
+                       group \"\" at the cluster scope";
+        check(&bob, &[], Err(refusal)).await;
+        let constrained = &["impersonate-on:user-info:list nodes ", "impersonate:user-info users bob"];
+        check(&bob, constrained, Ok(Some("bob system:authenticated {}"))).await;
+        let groups = [("impersonate-user", "bob"), ("impersonate-group", "a"), ("impersonate-group", "b")];
+        let each = &["impersonate users bob", "impersonate groups a", "impersonate groups b"];
+        check(&groups, each, Ok(Some("bob a,b,system:authenticated {}"))).await;
+        let extra = [("impersonate-user", "bob"), ("impersonate-extra-a%2fb", "c")];
+        let each = &["impersonate users bob", "impersonate userextras/a/b c"];
+        check(&extra, each, Ok(Some("bob system:authenticated {\"a/b\": [\"c\"]}"))).await;
+        let robot = [("impersonate-user", "system:serviceaccount:ns:robot")];
+        let expected =
+            "system:serviceaccount:ns:robot system:serviceaccounts,system:serviceaccounts:ns,system:authenticated {}";
+        check(&robot, &["impersonate serviceaccounts robot"], Ok(Some(expected))).await;
+        let node = [("impersonate-user", "system:node:n1")];
+        let constrained = &["impersonate-on:arbitrary-node:list nodes ", "impersonate:arbitrary-node nodes n1"];
+        check(&node, constrained, Ok(Some("system:node:n1 system:nodes,system:authenticated {}"))).await;
+        let anonymous = [("impersonate-user", "system:anonymous")];
+        let expected = "system:anonymous system:unauthenticated {}";
+        check(&anonymous, &["impersonate users system:anonymous"], Ok(Some(expected))).await;
+        let nobody = "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"x\"}, \
+                      Extra:map[string][]string(nil)} without impersonating a user name";
+        check(&[("impersonate-group", "x")], &[], Err(nobody)).await;
+    }
+}

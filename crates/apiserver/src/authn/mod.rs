@@ -170,7 +170,10 @@ impl Authenticator for Union {
             match one.review(token, audiences).await {
                 Ok(Some(found)) => return Ok(Some(Identified { user: proven(found.user), ..found })),
                 Ok(None) => {}
-                Err(error) => refused = refused.or(Some(error)),
+                Err(AuthnError(why)) => {
+                    let both = AuthnError(format!("[invalid bearer token, {why}]"));
+                    refused = refused.or(Some(both));
+                }
             }
         }
         refused.map_or(Ok(None), Err)

@@ -155,7 +155,9 @@ impl ServiceAccounts {
             rules.validate_nbf = false;
             rules.validate_aud = false;
             let decoded = jsonwebtoken::decode::<Claims>(token, &self.verifying, &rules);
-            decoded.map(|decoded| decoded.claims).map_err(|error| Some(AuthnError(format!("invalid bearer token: {error}"))))
+            decoded
+                .map(|decoded| decoded.claims)
+                .map_err(|error| Some(AuthnError(format!("the token cannot be verified: {error}"))))
         };
         match self.verified.get(token, read) {
             Ok(claims) => Ok(Some(claims)),
@@ -171,7 +173,9 @@ impl ServiceAccounts {
         let meant = claims.aud.as_slice();
         let shared: Vec<String> = audiences.iter().filter(|one| meant.contains(one)).cloned().collect();
         if shared.is_empty() {
-            return Err(AuthnError(format!("token audiences {meant:?} is invalid for the target audiences {audiences:?}")));
+            return Err(AuthnError(format!(
+                "token audiences {meant:?} is invalid for the target audiences {audiences:?}"
+            )));
         }
         let now = self.registry.clock.now();
         claims.check_times(now.as_second())?;
@@ -211,7 +215,8 @@ impl ServiceAccounts {
         if *meta.uid != *wanted.uid {
             return Bound::Another(meta.uid.to_string());
         }
-        let deadline = || item.object.typed::<K>().ok()?.metadata().deletion_timestamp.as_ref().map(|time| time.0.as_second());
+        let deadline =
+            || item.object.typed::<K>().ok()?.metadata().deletion_timestamp.as_ref().map(|time| time.0.as_second());
         if meta.deleting && deadline().is_some_and(|deadline| deadline < now.as_second() - LEEWAY) {
             return Bound::Deleted;
         }
@@ -378,18 +383,16 @@ fn complete(request: &mut TokenRequest, account: &ServiceAccount, now: Timestamp
     let (meta, own) = (&mut request.metadata, &account.metadata);
     let name = own.name.clone().unwrap_or_default();
     let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
-    for (field, value, own) in
-        [("name", given(&meta.name), &own.name), ("namespace", given(&meta.namespace), &own.namespace)]
-    {
-        if let Some(value) = value.filter(|value| Some(value) != own.as_ref()) {
-            let path = Path::new("metadata").child(field);
-            let text = format!("must match the service account {field} if specified");
-            return Err(StatusError::invalid(&token_requests(), &name, vec![FieldError::invalid(&path, value, text)]));
-        }
+    crate::registry::metadata::check_namespace(meta, own.namespace.as_deref().unwrap_or(""))?;
+    if let Some(value) = given(&meta.name).filter(|value| *value != name) {
+        let path = Path::new("metadata").child("name");
+        let text = "must match the service account name if specified";
+        return Err(StatusError::invalid(&token_requests(), &name, vec![FieldError::invalid(&path, value, text)]));
     }
     let uid = own.uid.clone().unwrap_or_default();
     if let Some(given) = given(&meta.uid).filter(|given| *given != uid) {
-        let why = format!("the UID in the token request ({given}) does not match the UID of the service account ({uid})");
+        let why =
+            format!("the UID in the token request ({given}) does not match the UID of the service account ({uid})");
         return Err(StatusError::conflict(&token_requests(), &name, why));
     }
     meta.name = own.name.clone();
@@ -424,7 +427,9 @@ async fn bind(registry: &Registry, account: &ServiceAccount, request: &TokenRequ
     let name = meta.name.clone().unwrap_or_default();
     let serviceaccount = Reference { name: name.clone(), uid: meta.uid.clone().unwrap_or_default() };
     let mut private = Private { namespace: namespace.clone(), serviceaccount, ..Private::default() };
-    let Some(wanted) = request.spec.as_ref().and_then(|spec| spec.bound_object_ref.as_ref()) else { return Ok(private) };
+    let Some(wanted) = request.spec.as_ref().and_then(|spec| spec.bound_object_ref.as_ref()) else {
+        return Ok(private);
+    };
     let (version, kind) = (wanted.api_version.as_deref().unwrap_or(""), wanted.kind.as_deref().unwrap_or(""));
     let core = !version.contains('/');
     match kind {
@@ -469,12 +474,18 @@ async fn bound<K: Kind>(
     registry.catch_up().await?;
     let resource = ResourceType::of::<K>();
     let object = registry.get::<K>(namespace, name).ok_or_else(|| StatusError::not_found(&resource, name))?;
-    if let Some(uid) = wanted.uid.as_deref().filter(|uid| !uid.is_empty() && Some(*uid) != object.metadata().uid.as_deref()) {
+    if let Some(uid) =
+        wanted.uid.as_deref().filter(|uid| !uid.is_empty() && Some(*uid) != object.metadata().uid.as_deref())
+    {
         let kind = ResourceType { plural: resource.kind.clone(), ..resource };
-        return Err(StatusError::conflict(&kind, name, format!(
-            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been \
+        return Err(StatusError::conflict(
+            &kind,
+            name,
+            format!(
+                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been \
              deleted and then recreated"
-        )));
+            ),
+        ));
     }
     Ok(object)
 }

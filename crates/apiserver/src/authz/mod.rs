@@ -60,7 +60,8 @@ impl<'a> Attributes<'a> {
             why = format!("{why}: {reason}");
         }
         if self.resource.is_empty() {
-            let subject = if self.name.is_empty() { "forbidden".to_owned() } else { format!("forbidden: {:?}", self.name) };
+            let subject =
+                if self.name.is_empty() { "forbidden".to_owned() } else { format!("forbidden: {:?}", self.name) };
             let mut error = StatusError::new(403, "Forbidden", format!("{subject}: {why}"));
             error.0.details = Some(Default::default());
             return error;
@@ -146,16 +147,6 @@ pub struct Masters;
 impl Authorizer for Masters {
     async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
         if attributes.user.is_in(GROUP_MASTERS) { Verdict::allow("") } else { Verdict::no_opinion() }
-    }
-
-    fn rules(&self, user: &User, _namespace: &str) -> UserRules {
-        let all = || Some(vec!["*".to_owned()]);
-        let verbs = vec!["*".to_owned()];
-        let resources =
-            PolicyRule { verbs: verbs.clone(), api_groups: all(), resources: all(), ..PolicyRule::default() };
-        let paths = PolicyRule { verbs, non_resource_urls: all(), ..PolicyRule::default() };
-        let rules = if user.is_in(GROUP_MASTERS) { vec![resources, paths] } else { Vec::new() };
-        UserRules { rules, ..UserRules::default() }
     }
 }
 

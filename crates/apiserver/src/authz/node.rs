@@ -47,17 +47,21 @@ impl Node {
     fn answer(&self, node: &str, request: &Attributes<'_>) -> Answer {
         if request.is_resource {
             match (request.group, request.resource) {
-                ("", "secrets") => return self.read(node, request, |pod, name| {
-                    pod.spec.as_ref().is_some_and(|spec| references::secrets(spec).contains(&name))
-                }),
-                ("", "configmaps") => return self.read(node, request, |pod, name| {
-                    pod.spec.as_ref().is_some_and(|spec| references::config_maps(spec).contains(&name))
-                }),
+                ("", "secrets") => {
+                    return self.read(node, request, |pod, name| {
+                        pod.spec.as_ref().is_some_and(|spec| references::secrets(spec).contains(&name))
+                    });
+                }
+                ("", "configmaps") => {
+                    return self.read(node, request, |pod, name| {
+                        pod.spec.as_ref().is_some_and(|spec| references::config_maps(spec).contains(&name))
+                    });
+                }
                 ("", "persistentvolumeclaims") => return self.claim(node, request),
                 ("", "persistentvolumes") => return self.volume(node, request),
-                ("resource.k8s.io", "resourceclaims") => return self.get(node, request, |pod, name| {
-                    references::resource_claims(pod).contains(&name)
-                }),
+                ("resource.k8s.io", "resourceclaims") => {
+                    return self.get(node, request, |pod, name| references::resource_claims(pod).contains(&name));
+                }
                 ("storage.k8s.io", "volumeattachments") => return self.attachment(node, request),
                 ("", "serviceaccounts") => return self.service_account(node, request),
                 ("coordination.k8s.io", "leases") => return lease(node, request),
@@ -161,7 +165,11 @@ impl Node {
         let is = |pod: &Pod| pod.metadata.name.as_deref() == Some(request.name);
         match (request.subresource, request.verb) {
             ("", "get") => {
-                if self.any_pod(node, request.namespace, is) { Ok(()) } else { Err(unrelated(node)) }
+                if self.any_pod(node, request.namespace, is) {
+                    Ok(())
+                } else {
+                    Err(unrelated(node))
+                }
             }
             ("", "list" | "watch") => {
                 let selector = FieldSelector::parse(request.field_selector).unwrap_or_default();

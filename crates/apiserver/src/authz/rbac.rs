@@ -69,10 +69,11 @@ impl Rules {
         let cluster = self.cluster_bindings(registry);
         for grant in cluster.grants(user) {
             let binding = &cluster.all[grant.binding];
-            let Some(subject) = binding.subjects.as_ref().and_then(|subjects| subjects.get(grant.subject)) else { continue };
+            let Some(subject) = binding.subjects.as_ref().and_then(|subjects| subjects.get(grant.subject)) else {
+                continue;
+            };
             let name = binding.metadata.name.as_deref().unwrap_or("");
-            let source =
-                Source { kind: "ClusterRoleBinding", name, namespace: "", role: &binding.role_ref, subject };
+            let source = Source { kind: "ClusterRoleBinding", name, namespace: "", role: &binding.role_ref, subject };
             if visit_role(registry, "", &source, visitor) == Next::Enough {
                 return;
             }
@@ -198,7 +199,7 @@ pub fn role_rules(registry: &Registry, role: &RoleRef, namespace: &str) -> Resul
     let found = match role.kind.as_str() {
         "Role" => registry.get::<Role>(namespace, &role.name).map(RoleRules::Role),
         "ClusterRole" => registry.get::<ClusterRole>("", &role.name).map(RoleRules::Cluster),
-        other => return Err(StatusError::internal(format!("unsupported role reference kind: {other:?}"))),
+        other => return Err(StatusError::new(500, "", format!("unsupported role reference kind: {other:?}"))),
     };
     found.ok_or_else(|| {
         // Upstream's listers name the kind in the singular here.

@@ -37,7 +37,9 @@ pub fn environments(spec: &PodSpec) -> impl Iterator<Item = Environment<'_>> {
 pub fn secrets(spec: &PodSpec) -> Vec<&str> {
     let mut names: Vec<&str> = spec.image_pull_secrets.iter().flatten().map(|one| one.name.as_str()).collect();
     for environment in environments(spec) {
-        names.extend(environment.env.iter().filter_map(|env| Some(&*env.value_from.as_ref()?.secret_key_ref.as_ref()?.name)));
+        names.extend(
+            environment.env.iter().filter_map(|env| Some(&*env.value_from.as_ref()?.secret_key_ref.as_ref()?.name)),
+        );
         names.extend(environment.env_from.iter().filter_map(|from| Some(&*from.secret_ref.as_ref()?.name)));
     }
     for volume in spec.volumes.iter().flatten() {

@@ -40,12 +40,7 @@ pub static REVIEWS: &[ReviewRow] = &[
     row(AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews", &SubjectAccess),
 ];
 
-const fn row(
-    group: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-    review: &'static dyn Review,
-) -> ReviewRow {
+const fn row(group: &'static str, kind: &'static str, plural: &'static str, review: &'static dyn Review) -> ReviewRow {
     ReviewRow { group, version: "v1", kind, plural, namespaced: false, review }
 }
 
@@ -57,7 +52,7 @@ impl Review for SubjectAccess {
         let mut review: SubjectAccessReview = read(body)?;
         let mut errors = check_spec(&review.spec);
         check_empty(&review.metadata, "must be empty", &mut errors);
-        refuse("SubjectAccessReview", errors)?;
+        refuse(errors)?;
         review.status = Some(ask_spec(&*request.server.authorizer, &review.spec).await);
         write(&review)
     }
@@ -81,9 +76,9 @@ impl Review for LocalSubjectAccess {
         }
         if let Some(attributes) = &review.spec.non_resource_attributes {
             let path = spec.child("nonResourceAttributes");
-            errors.push(FieldError::invalid(&path, json!(attributes), "disallowed on this kind of request"));
+            errors.push(FieldError::invalid(&path, shown(attributes), "disallowed on this kind of request"));
         }
-        refuse("LocalSubjectAccessReview", errors)?;
+        refuse(errors)?;
         if own != request.namespace {
             return Err(StatusError::bad_request(format!(
                 "spec.resourceAttributes.namespace must match namespace: {}",
@@ -105,7 +100,7 @@ impl Review for SelfSubjectAccess {
         let mut errors = FieldErrors::new();
         check_attributes(spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref(), &mut errors);
         check_empty(&review.metadata, "must be empty", &mut errors);
-        refuse("SelfSubjectAccessReview", errors)?;
+        refuse(errors)?;
         let (resource, path) = (spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
         review.status = Some(ask(&*request.server.authorizer, request.user, resource, path).await);
         write(&review)
@@ -225,7 +220,7 @@ fn check_attributes(
     let spec = Path::new("spec");
     if resource.is_some() == path.is_some() {
         let about = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-        errors.push(FieldError::invalid(&spec, json!(path), about));
+        errors.push(FieldError::invalid(&spec, path.map(shown), about));
     }
     let Some(selector) = resource.and_then(|attributes| attributes.field_selector.as_ref()) else { return };
     let field = spec.child("resourceAttributes").child("fieldSelector");
@@ -241,17 +236,25 @@ fn check_attributes(
     }
 }
 
+/// As messages show it: in upstream's internal form, whose fields have Go's names.
+fn shown(attributes: &NonResourceAttributes) -> Value {
+    json!({ "Path": text(&attributes.path), "Verb": text(&attributes.verb) })
+}
+
 fn check_empty(metadata: &ObjectMeta, about: &str, errors: &mut FieldErrors) {
     if *metadata != ObjectMeta::default() {
         errors.push(FieldError::invalid(&Path::new("metadata"), json!(metadata), about));
     }
 }
 
-fn refuse(kind: &'static str, errors: FieldErrors) -> Result<(), StatusError> {
+fn refuse(errors: FieldErrors) -> Result<(), StatusError> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(StatusError::invalid(&ResourceType::new(AUTHORIZATION, "v1", kind, "", false), "", errors))
+    // Upstream asks the object for its kind, which it has lost on the way in.
+    let mut error = StatusError::invalid(&ResourceType::new(AUTHORIZATION, "v1", "", "", false), "", errors);
+    error.0.details.get_or_insert_default().kind = None;
+    Err(error)
 }
 
 async fn ask_spec(authorizer: &dyn Authorizer, spec: &SubjectAccessReviewSpec) -> SubjectAccessReviewStatus {

@@ -38,8 +38,11 @@ pub fn describe(rule: &PolicyRule) -> String {
         ("ResourceNames", list(&rule.resource_names)),
         ("Verbs", &rule.verbs),
     ];
-    let shown: Vec<String> =
-        parts.iter().filter(|(_, values)| !values.is_empty()).map(|(name, values)| format!("{name}:{}", go_list(values))).collect();
+    let shown: Vec<String> = parts
+        .iter()
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(name, values)| format!("{name}:{}", go_list(values)))
+        .collect();
     format!("{{{}}}", shown.join(", "))
 }
 
@@ -118,7 +121,8 @@ fn covers(rule: &PolicyRule, single: &PolicyRule) -> bool {
         has_or_all(values, wanted) || subresource.is_some_and(|wildcard| has(values, &wildcard))
     };
     let path = |wanted: &String| {
-        let covered = |one: &String| one == wanted || (one.ends_with('*') && wanted.starts_with(one.trim_end_matches('*')));
+        let covered =
+            |one: &String| one == wanted || (one.ends_with('*') && wanted.starts_with(one.trim_end_matches('*')));
         list(&rule.non_resource_urls).iter().any(covered)
     };
     let (names, wanted_names) = (list(&rule.resource_names), list(&single.resource_names));
@@ -226,15 +230,23 @@ mod tests {
     #[test]
     fn what_is_missing_is_found_and_joined() {
         let pods = json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"]});
-        check_missing(json!([]), json!([pods]), &[
-            r#"{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}"#,
-            r#"{APIGroups:[""], Resources:["pods/log"], Verbs:["get" "list"]}"#,
-        ]);
+        check_missing(
+            json!([]),
+            json!([pods]),
+            &[
+                r#"{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}"#,
+                r#"{APIGroups:[""], Resources:["pods/log"], Verbs:["get" "list"]}"#,
+            ],
+        );
         let get = json!({"verbs": ["get"], "apiGroups": ["*"], "resources": ["pods", "*/log"]});
-        check_missing(json!([get]), json!([pods]), &[
-            r#"{APIGroups:[""], Resources:["pods"], Verbs:["list"]}"#,
-            r#"{APIGroups:[""], Resources:["pods/log"], Verbs:["list"]}"#,
-        ]);
+        check_missing(
+            json!([get]),
+            json!([pods]),
+            &[
+                r#"{APIGroups:[""], Resources:["pods"], Verbs:["list"]}"#,
+                r#"{APIGroups:[""], Resources:["pods/log"], Verbs:["list"]}"#,
+            ],
+        );
         let all = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]);
         check_missing(all.clone(), json!([pods]), &[]);
         let path = json!([{"verbs": ["get"], "nonResourceURLs": ["/a"]}]);

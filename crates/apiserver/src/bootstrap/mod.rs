@@ -20,7 +20,9 @@ use xebec_api::resource::{Kind, ResourceType};
 use xebec_api::status::StatusError;
 
 use crate::authn::User;
+use crate::cache::Item;
 use crate::registry::batch::NewObject;
+use crate::registry::erased::AnyObject;
 use crate::registry::{Call, Edit, Part, Registry};
 use policy::Policy;
 
@@ -30,7 +32,11 @@ const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube
 
 /// Name, value and description of the priorities that only the cluster's own Pods have.
 pub const SYSTEM_PRIORITIES: &[(&str, i32, &str)] = &[
-    ("system-cluster-critical", 2_000_000_000, "For Pods that the cluster cannot do without; they may move to another node."),
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "For Pods that the cluster cannot do without; they may move to another node.",
+    ),
     ("system-node-critical", 2_000_001_000, "For Pods that their node cannot do without."),
 ];
 
@@ -63,7 +69,7 @@ struct Update {
     namespace: String,
     name: String,
     /// Puts the wanted object in the place of the stored one.
-    replacement: Box<dyn crate::registry::erased::AnyObject>,
+    replacement: Box<dyn AnyObject>,
 }
 
 impl Update {
@@ -74,8 +80,7 @@ impl Update {
         };
         let user = server_user();
         let replacement = &self.replacement;
-        let edit = |tree: &crate::cache::Item, _: &mut Vec<String>| {
-            let _ = tree;
+        let edit = |_: &Item, _: &mut Vec<String>| {
             serde_json::from_slice(&replacement.encode()).map_err(StatusError::internal)
         };
         let key = (self.namespace.as_str(), self.name.as_str());

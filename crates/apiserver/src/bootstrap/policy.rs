@@ -127,12 +127,15 @@ impl Block {
             ["for", "nobody"] => self.subjects = Some(Vec::new()),
             ["for", kind, name] => self.subjects.get_or_insert_default().push(subject(kind, name)),
             [verbs, paths] => {
-                let rule = PolicyRule { verbs: list(verbs), non_resource_urls: Some(list(paths)), ..Default::default() };
+                let rule =
+                    PolicyRule { verbs: list(verbs), non_resource_urls: Some(list(paths)), ..Default::default() };
                 self.rules.push(rule);
             }
             [verbs, groups, resources, names @ ..] => self.rules.push(PolicyRule {
                 verbs: list(verbs),
-                api_groups: Some(list(groups).into_iter().map(|group| if group == "core" { String::new() } else { group }).collect()),
+                api_groups: Some(
+                    list(groups).into_iter().map(|group| if group == "core" { String::new() } else { group }).collect(),
+                ),
                 resources: Some(list(resources)),
                 resource_names: names.first().map(|names| list(names)),
                 non_resource_urls: None,
@@ -177,7 +180,8 @@ mod tests {
         assert_eq!(selector["rbac.authorization.k8s.io/aggregate-to-edit"], "true");
         let viewer = role("system:public-info-viewer");
         assert_eq!(viewer["rules"][0]["nonResourceURLs"][0], "/healthz");
-        let reader = policy.role_bindings.iter().find(|one| one.role_ref.name == "extension-apiserver-authentication-reader");
+        let reader =
+            policy.role_bindings.iter().find(|one| one.role_ref.name == "extension-apiserver-authentication-reader");
         assert_eq!(reader.unwrap().metadata.name.as_deref(), Some("system::extension-apiserver-authentication-reader"));
         let node = policy.cluster_role_bindings.iter().find(|one| one.role_ref.name == "system:node").unwrap();
         assert_eq!(node.subjects, None);

@@ -30,7 +30,10 @@ async fn a_first_start_makes_everything_and_a_second_one_nothing() {
     let view = registry.get::<ClusterRole>("", "view").unwrap();
     let admin = registry.get::<ClusterRole>("", "admin").unwrap();
     let (view, admin) = (view.rules.clone().unwrap(), admin.rules.clone().unwrap());
-    assert!(view.len() > 10 && view.iter().all(|rule| admin.contains(rule)), "aggregated rules are there from the start");
+    assert!(
+        view.len() > 10 && view.iter().all(|rule| admin.contains(rule)),
+        "aggregated rules are there from the start"
+    );
 
     let before = registry.cache.applied();
     run(&registry, advertised()).await.unwrap();
@@ -84,15 +87,21 @@ async fn aggregated_roles_follow_what_they_gather() {
     let cache = registry.cache_of::<ClusterRole>().unwrap().clone();
     let (_, revision) = registry.cache.current(&cache);
     let mut watcher = cache.watch(revision, crate::cache::Selection::default()).unwrap();
-    create::<ClusterRole>(&registry, json!({
-        "metadata": {"name": "crd-view", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
-        "rules": [{"verbs": ["get"], "apiGroups": ["example.com"], "resources": ["things"]}]
-    }))
+    create::<ClusterRole>(
+        &registry,
+        json!({
+            "metadata": {"name": "crd-view", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+            "rules": [{"verbs": ["get"], "apiGroups": ["example.com"], "resources": ["things"]}]
+        }),
+    )
     .await
     .unwrap();
     let has = |name: &str| {
         let role = registry.get::<ClusterRole>("", name).unwrap();
-        role.rules.iter().flatten().any(|rule| rule.api_groups.as_ref().is_some_and(|groups| groups[0] == "example.com"))
+        role.rules
+            .iter()
+            .flatten()
+            .any(|rule| rule.api_groups.as_ref().is_some_and(|groups| groups[0] == "example.com"))
     };
     let mut seen = Vec::new();
     while !(has("view") && has("edit") && has("admin")) {

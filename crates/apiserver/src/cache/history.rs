@@ -26,12 +26,13 @@ pub struct Horizon {
 }
 
 impl Horizon {
-    /// Notes that `revision` was reached at `now`.
-    pub fn mark(&mut self, revision: u64, now: Duration) {
-        if self.marks.back().is_none_or(|(at, _)| now >= *at + MARK_EVERY) {
-            self.marks.push_back((now, revision));
-            self.revision(now);
+    /// Notes that `revision` was reached at `now`. Every now and then it tells the revision before which all is too old.
+    pub fn mark(&mut self, revision: u64, now: Duration) -> Option<u64> {
+        if self.marks.back().is_some_and(|(at, _)| now < *at + MARK_EVERY) {
+            return None;
         }
+        self.marks.push_back((now, revision));
+        Some(self.revision(now))
     }
 
     /// States before this revision are too old.

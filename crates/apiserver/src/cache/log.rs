@@ -4,7 +4,6 @@
 //! cursor. The history is bounded by number and by size.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -20,6 +19,8 @@ use super::selection::Selection;
 const MAX_EVENTS: usize = 100_000;
 /// So many bytes of objects the history may keep alive: several minutes of a busy cluster.
 const MAX_BYTES: usize = 48 << 20;
+/// Having dropped so many events, the window gives its space back.
+const SHRINK_FROM: usize = 1024;
 /// How many events a watcher takes under one lock.
 const READ_AT_ONCE: usize = 256;
 
@@ -146,6 +147,14 @@ impl Window {
         self.first + self.events.len() as u64
     }
 
+    fn drop_first(&mut self) -> Option<Arc<Event>> {
+        let event = self.events.pop_front()?;
+        self.bytes -= event.weight();
+        self.first += 1;
+        self.gone = event.revision;
+        Some(event)
+    }
+
     /// The number of the first event after `revision`.
     fn number_after(&self, revision: u64) -> Result<u64, Lagged> {
         if revision < self.gone {
@@ -159,12 +168,11 @@ impl Window {
 pub struct Log {
     window: RwLock<Window>,
     grown: Notify,
-    woken_at: AtomicU64,
 }
 
 impl Log {
     pub fn new() -> Self {
-        Log { window: RwLock::default(), grown: Notify::new(), woken_at: AtomicU64::new(0) }
+        Log { window: RwLock::default(), grown: Notify::new() }
     }
 
     /// Says that what happened up to `revision` is not in the log.
@@ -181,26 +189,31 @@ impl Log {
                 window.events.push_back(event.clone());
             }
             while window.events.len() > MAX_EVENTS || (window.bytes > MAX_BYTES && window.events.len() > 1) {
-                let Some(event) = window.events.pop_front() else { break };
-                window.bytes -= event.weight();
-                window.first += 1;
-                window.gone = event.revision;
-                dropped.push(event);
+                dropped.extend(window.drop_first());
             }
         }
         // Freed outside the lock.
         drop(dropped);
     }
 
-    pub fn wake(&self) {
-        self.grown.notify_waiters();
+    /// Drops events before `revision`, so that a burst does not stay in memory for as long as nothing follows it. Watchers
+    /// that have not read them by then, minutes later, are cut off.
+    pub fn forget_before(&self, revision: u64) {
+        let mut dropped = Vec::new();
+        {
+            let mut window = self.window.write();
+            while window.events.front().is_some_and(|event| event.revision < revision) {
+                dropped.extend(window.drop_first());
+            }
+            if dropped.len() > SHRINK_FROM {
+                window.events.shrink_to_fit();
+            }
+        }
+        drop(dropped);
     }
 
-    pub fn wake_if_grown(&self) {
-        let end = self.window.read().end();
-        if self.woken_at.swap(end, Ordering::Relaxed) != end {
-            self.wake();
-        }
+    pub fn wake(&self) {
+        self.grown.notify_waiters();
     }
 
     pub fn end(&self) -> u64 {

@@ -167,7 +167,10 @@ impl Cache {
         }
         if let Some(last) = batches.last() {
             self.applied.fetch_max(last.revision, Ordering::Release);
-            self.horizon.lock().mark(last.revision, self.clock.elapsed());
+            let expired = self.horizon.lock().mark(last.revision, self.clock.elapsed());
+            if let Some(expired) = expired {
+                self.directories.values().for_each(|resource| resource.forget_before(expired));
+            }
             self.progressed.notify_waiters();
         }
     }

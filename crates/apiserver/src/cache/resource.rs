@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -123,8 +123,8 @@ pub fn key_ref<'k>(pair: &'k (&'k str, &'k str)) -> &'k (dyn KeyParts + 'k) {
     pair
 }
 
-/// A selectable field, by its place in the strategy's list, and the value it must have.
-type Trigger = (usize, Box<str>);
+/// Logs by a selectable field's place in the strategy's list and the value it must have.
+type KeyedLogs = BTreeMap<usize, HashMap<Box<str>, Weak<Log>>>;
 
 /// One resource's cache. Shared by all forms under which the resource is served.
 pub struct ResourceCache {
@@ -135,7 +135,7 @@ pub struct ResourceCache {
     log: Arc<Log>,
     /// Logs of their own for watchers that want one value of one field (`spec.nodeName` of each kubelet), so that an event
     /// wakes whom it concerns and not all of a thousand nodes.
-    keyed: RwLock<HashMap<Trigger, Weak<Log>>>,
+    keyed: RwLock<KeyedLogs>,
     history: Mutex<History>,
     /// Objects vanish that long after their last write.
     pub time_to_live: Option<Duration>,
@@ -210,15 +210,25 @@ impl ResourceCache {
         // Under the lock that publishing takes too: no event falls between the backlog and the keyed log.
         let mut keyed = self.keyed.write();
         let backlog = self.log.read_after(revision)?;
-        let trigger = (field, Box::from(value));
-        let log = keyed.get(&trigger).and_then(Weak::upgrade).unwrap_or_else(|| {
-            keyed.retain(|_, log| log.strong_count() > 0);
+        let of_field = keyed.entry(field).or_default();
+        let log = of_field.get(value).and_then(Weak::upgrade).unwrap_or_else(|| {
+            // Now and then is often enough to forget those whom nobody reads.
+            if of_field.len().is_power_of_two() {
+                of_field.retain(|_, log| log.strong_count() > 0);
+            }
             let log = Arc::new(Log::new());
-            keyed.insert(trigger, Arc::downgrade(&log));
+            of_field.insert(Box::from(value), Arc::downgrade(&log));
             log
         });
         let cursor = log.end();
         Ok(Watcher::new(self.clone(), selection, log, cursor, backlog))
+    }
+
+    /// The current state and a watcher of what changes it. What happens meanwhile may be in both.
+    pub fn follow(self: &Arc<Self>) -> (Watcher, Arc<Snapshot>) {
+        // In this order: a snapshot is published before its changes enter the log.
+        let watcher = Watcher::new(self.clone(), Selection::default(), self.log.clone(), self.log.end(), Vec::new());
+        (watcher, self.snapshot())
     }
 
     pub(super) fn loading(&self) -> Loading {
@@ -242,32 +252,39 @@ impl ResourceCache {
         }
         let keyed = self.keyed.read();
         self.state.store(Arc::new(Snapshot { revision: applying.revision, items: applying.items }));
-        if !keyed.is_empty() {
-            self.distribute(&keyed, &applying.events);
-        }
+        let grown = self.distribute(&keyed, &applying.events);
         self.log.append(&applying.events);
         self.log.wake();
-        for log in keyed.values().filter_map(Weak::upgrade) {
-            log.wake_if_grown();
+        for log in grown {
+            log.wake();
         }
     }
 
-    fn distribute(&self, keyed: &HashMap<Trigger, Weak<Log>>, events: &[Arc<Event>]) {
-        let mut wanted: Vec<usize> = keyed.keys().map(|(field, _)| *field).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        for event in events {
-            for field in &wanted {
-                let value = |item: &Arc<Item>| item.fields(&*self.strategy).get(*field).cloned();
-                let now = value(&event.item);
-                let before = event.prev.as_ref().and_then(value);
-                for value in [now.clone(), before.filter(|before| Some(before) != now.as_ref())].into_iter().flatten() {
-                    if let Some(log) = keyed.get(&(*field, value)).and_then(Weak::upgrade) {
-                        log.append(std::slice::from_ref(event));
+    /// Lets go of changes that nobody may ask for any more.
+    pub(super) fn forget_before(&self, revision: u64) {
+        self.log.forget_before(revision);
+        for log in self.keyed.read().values().flat_map(HashMap::values).filter_map(Weak::upgrade) {
+            log.forget_before(revision);
+        }
+    }
+
+    /// Appends events to the logs of those who want one value of a field; returns the logs that have grown.
+    fn distribute(&self, keyed: &KeyedLogs, events: &[Arc<Event>]) -> Vec<Arc<Log>> {
+        let mut grown: Vec<Arc<Log>> = Vec::new();
+        for (field, logs) in keyed {
+            for event in events {
+                let now = event.item.fields(&*self.strategy).get(*field);
+                let before = event.prev.as_ref().and_then(|prev| prev.fields(&*self.strategy).get(*field));
+                for value in now.into_iter().chain(before.filter(|before| Some(*before) != now)) {
+                    let Some(log) = logs.get(value).and_then(Weak::upgrade) else { continue };
+                    log.append(std::slice::from_ref(event));
+                    if !grown.iter().any(|one| Arc::ptr_eq(one, &log)) {
+                        grown.push(log);
                     }
                 }
             }
         }
+        grown
     }
 }
 

@@ -3,7 +3,7 @@
 //! The server checks what is asked for, finds the address, and then copies: a response as it comes, and after an upgrade the
 //! bytes in both directions. It does not look into the streams.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -200,14 +200,17 @@ fn joined(path: &str, query: &str) -> String {
 fn node_target(context: &Context<'_>, name: &str, path: String, query: String) -> Result<Target, StatusError> {
     let registry = &context.server.registry;
     let Some(node) = registry.get::<Node>("", name) else {
-        let served = registry.index.find("", "v1", "nodes").ok_or_else(StatusError::no_such_path)?;
+        // As upstream, which names the resource of the request here.
+        let served = registry.index.find("", "v1", context.info.resource).ok_or_else(StatusError::no_such_path)?;
         return Err(StatusError::not_found(served.resource(), name));
     };
     let status = node.status.as_ref();
     let addresses = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
     let host = ADDRESS_TYPES.iter().find_map(|kind| addresses.iter().find(|address| address.type_ == *kind));
-    let host =
-        host.ok_or_else(|| StatusError::internal(format!("no preferred addresses found; known addresses: []")))?;
+    let host = host.ok_or_else(|| {
+        let known: Vec<&str> = addresses.iter().map(|address| address.type_.as_str()).collect();
+        StatusError::new(500, "", format!("no preferred addresses found; known addresses: [{}]", known.join(" ")))
+    })?;
     let endpoint = status.and_then(|status| status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref());
     let port = endpoint.and_then(|endpoint| u16::try_from(endpoint.port).ok()).filter(|port| *port != 0);
     let port = port.unwrap_or(KUBELET_PORT);
@@ -239,7 +242,20 @@ fn pod_address(context: &Context<'_>, name: &str, port: &str) -> Result<(String,
     };
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).filter(|address| !address.is_empty());
     let address = address.ok_or_else(|| StatusError::bad_request("address not allowed"))?;
-    Ok((address, number.unwrap_or(80)))
+    Ok((proxied(address)?, number.unwrap_or(80)))
+}
+
+/// Whoever can write a Pod's status or Endpoints must not reach the server's own machine through it, as with upstream.
+fn proxied(address: String) -> Result<String, StatusError> {
+    let parsed = address.parse::<IpAddr>().map(|address| address.to_canonical());
+    let local = match parsed {
+        Ok(IpAddr::V4(v4)) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast(),
+        Ok(IpAddr::V6(v6)) => {
+            v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast()
+        }
+        Err(_) => true,
+    };
+    if local { Err(StatusError::bad_request("address not allowed")) } else { Ok(address) }
 }
 
 fn service_address(context: &Context<'_>, name: &str, port: &str) -> Result<(String, u16), StatusError> {
@@ -260,7 +276,7 @@ fn service_address(context: &Context<'_>, name: &str, port: &str) -> Result<(Str
         let own = wanted.name.as_deref().unwrap_or("");
         let matching = subset.ports.iter().flatten().find(|one| one.name.as_deref().unwrap_or("") == own);
         if let (Some(port), Some(address)) = (matching, subset.addresses.iter().flatten().next()) {
-            return Ok((address.ip.clone(), port.port as u16));
+            return Ok((proxied(address.ip.clone())?, port.port as u16));
         }
     }
     Err(none())

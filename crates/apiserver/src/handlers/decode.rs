@@ -86,41 +86,95 @@ impl<'a> Expected<'a> {
             Some(ty) => schema::decode_json(&json, ty),
             None => schema::parse_json(&json),
         };
-        let decoded = decoded.map_err(|error| self.undecodable(&error))?;
-        strict(decoded.strict, validation, warnings)?;
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(DecodeError::Syntax(text)) => return Err(self.unreadable(&json, &text)),
+            // What is of another type fails by its fields, too; that is not what is wrong with it.
+            Err(DecodeError::Type(text)) => {
+                if !json.trim_ascii_start().starts_with(b"{") {
+                    return Err(self.unreadable(&json, &not_an_object(&json)));
+                }
+                if let Ok(named) = serde_json::from_slice::<Value>(&json) {
+                    self.check_type(&named)?;
+                }
+                return Err(self.refused(&text));
+            }
+        };
         self.check_type(&decoded.value)?;
+        if validation == FieldValidation::Strict && !decoded.strict.is_empty() {
+            return Err(self.refused(&schema::strict_error(&decoded.strict)));
+        }
+        strict(decoded.strict, validation, warnings)?;
         Ok(decoded.value)
     }
 
-    fn undecodable(&self, error: &DecodeError) -> StatusError {
-        match error {
-            DecodeError::Syntax(text) => {
-                StatusError::bad_request(format!("couldn't get version/kind; json parse error: {text}"))
-            }
-            DecodeError::Type(text) => {
-                let (kind, version) = (self.kind, self.api_version.rsplit('/').next().unwrap_or(""));
-                StatusError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {text}"))
-            }
-        }
+    fn unreadable(&self, json: &[u8], text: &str) -> StatusError {
+        let text = if text.starts_with("EOF") { "unexpected end of JSON input" } else { text };
+        StatusError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {text} ({})",
+            self.kind,
+            summary(json)
+        ))
+    }
+
+    fn refused(&self, text: &str) -> StatusError {
+        let (kind, version) = (self.kind, self.version());
+        StatusError::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {text}"))
+    }
+
+    fn version(&self) -> &str {
+        self.api_version.rsplit('/').next().unwrap_or("")
     }
 
     fn check_type(&self, tree: &Value) -> Result<(), StatusError> {
-        let text = |key: &str| tree.get(key).and_then(Value::as_str).unwrap_or("");
-        let (kind, api_version) = (text("kind"), text("apiVersion"));
-        if !api_version.is_empty() && api_version != self.api_version {
+        let text = |key: &str| tree.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let kind = text("kind").unwrap_or(self.kind);
+        let api_version = text("apiVersion").unwrap_or(&self.api_version);
+        if kind == self.kind && api_version == self.api_version {
+            return Ok(());
+        }
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let known = schema::table().type_of(group, version, kind).is_some();
+        let why = if !known {
+            format!(
+                "no kind {kind:?} is registered for version {api_version:?} in scheme \"pkg/runtime/scheme.go:111\""
+            )
+        } else if kind == self.kind {
             return Err(StatusError::bad_request(format!(
                 "the API version in the data ({api_version}) does not match the expected API version ({})",
                 self.api_version
             )));
-        }
-        if !kind.is_empty() && kind != self.kind {
-            let version = self.api_version.rsplit('/').next().unwrap_or("");
-            return Err(StatusError::bad_request(format!(
-                "{kind} in version {version:?} cannot be handled as a {}: converting ({kind}) to ({}): unknown conversion",
-                self.kind, self.kind
-            )));
-        }
-        Ok(())
+        } else {
+            let own =
+                self.api_version.split_once('/').map_or("core", |(group, _)| group.split('.').next().unwrap_or(group));
+            format!("converting ({version}.{kind}) to ({own}.{}): unknown conversion", self.kind)
+        };
+        Err(StatusError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {}: {why}",
+            self.kind
+        )))
+    }
+}
+
+fn not_an_object(json: &[u8]) -> String {
+    let found = match json.trim_ascii_start().first() {
+        Some(b'[') => "array",
+        Some(b'"') => "string",
+        Some(b't' | b'f') => "bool",
+        _ => "number",
+    };
+    let go = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    format!("json: cannot unmarshal {found} into Go value of type {go}")
+}
+
+/// The beginning of a body that cannot be read, as upstream shows it: an object as it is, anything else in hexadecimal.
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let (part, more) = if body.len() > SHOWN { (&body[..SHOWN], " ...") } else { (body, "") };
+    match part.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(part)),
+        Some(_) => part.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more,
     }
 }
 

@@ -67,7 +67,7 @@ pub async fn delete_collection(context: &mut Context<'_>, served: &Arc<Served>) 
     let result = context.server.registry.delete_collection(served, &selection, &options, &mut call).await;
     let objects = context.finish(call, result)?;
     let renderer = context.renderer(served, accepted)?;
-    context.encoded(StatusCode::OK, renderer.objects(&objects), accepted)
+    context.encoded(StatusCode::OK, renderer.objects(&objects, context.server.registry.cache.applied()), accepted)
 }
 
 /// From the body if there is one, else from the query.

@@ -11,7 +11,7 @@ use crate::registry::Served;
 
 pub async fn get(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     let registry = &context.server.registry;
-    match options::revision(&context.options.resource_version)? {
+    match options::checked_revision(&context.options.resource_version)? {
         None => registry.catch_up().await?,
         Some(0) => {}
         Some(wanted) => page::reach(registry, wanted).await?,

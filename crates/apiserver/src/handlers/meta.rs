@@ -79,11 +79,12 @@ fn facts(served: &Served) -> Option<discovery::Served> {
 
 pub async fn handle(context: &Context<'_>) -> Answer {
     let path = context.info.path;
-    if !matches!(context.info.verb, "get" | "head") {
-        return Err(StatusError::no_such_path());
-    }
     let parts: Vec<&str> = path.trim_matches('/').split('/').filter(|part| !part.is_empty()).collect();
+    let reads = matches!(context.info.verb, "get" | "head");
     match parts[..] {
+        ["version" | "healthz" | "livez" | "readyz" | "metrics" | "api" | "apis" | "openapi", ..] | [] if !reads => {
+            Err(super::method_not_allowed())
+        }
         [] => Ok(paths(context)),
         ["version"] => Ok(version()),
         ["metrics"] => Ok(metrics(context)),
@@ -93,7 +94,7 @@ pub async fn handle(context: &Context<'_>) -> Answer {
         ["openapi", "v3"] => openapi_v3(context, None),
         ["openapi", "v3", ref rest @ ..] => openapi_v3(context, Some(rest)),
         [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => openid(context, &parts),
-        _ => Err(StatusError::no_such_path()),
+        _ => Ok(super::nothing_there()),
     }
 }
 
@@ -110,7 +111,7 @@ fn openid(context: &Context<'_>, parts: &[&str]) -> Answer {
 }
 
 fn json_document(context: &Context<'_>, document: Option<Document>) -> Answer {
-    let document = document.ok_or_else(StatusError::no_such_path)?;
+    let Some(document) = document else { return Ok(super::nothing_there()) };
     Ok(tagged(context, &document, HeaderValue::from_static("application/json")))
 }
 
@@ -280,7 +281,7 @@ async fn health(context: &Context<'_>, parts: &[&str]) -> Answer {
     let (mut report, mut healthy) = (String::new(), true);
     let names: Vec<&str> = all.iter().copied().filter(|name| single.is_none_or(|single| single == *name)).collect();
     if names.is_empty() {
-        return Err(StatusError::no_such_path());
+        return Ok(super::nothing_there());
     }
     for name in names {
         if excluded.iter().any(|one| one == name) {

@@ -72,6 +72,9 @@ async fn resource(context: &mut Context<'_>) -> Answer {
         if info.group.is_empty() && info.resource == "bindings" && info.verb == "create" {
             return pods::binding(context).await;
         }
+        if !context.server.registry.index.has_group_version(info.group, info.version) {
+            return Ok(nothing_there());
+        }
         return Err(StatusError::no_such_path());
     };
     if !served.resource().namespaced && !info.namespace.is_empty() && served.resource().plural != "namespaces" {
@@ -91,11 +94,7 @@ async fn resource(context: &mut Context<'_>) -> Answer {
         "patch" if !info.name.is_empty() => patch::patch(context, &served).await,
         "delete" => delete::delete(context, &served).await,
         "deletecollection" if placed => delete::delete_collection(context, &served).await,
-        _ => Err(StatusError::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        )),
+        _ => Err(method_not_allowed()),
     }
 }
 
@@ -104,10 +103,6 @@ async fn subresource(context: &mut Context<'_>, served: &Arc<Served>) -> Answer 
     if !served.has_subresource(info.subresource) {
         return Err(StatusError::no_such_path());
     }
-    let not_allowed = || {
-        let text = "the server does not allow this method on the requested resource";
-        Err(StatusError::new(405, "MethodNotAllowed", text))
-    };
     match (info.subresource, info.verb) {
         ("status" | "ephemeralcontainers" | "resize", "get") => get::get(context, served).await,
         ("status" | "ephemeralcontainers" | "resize" | "finalize", "update") => update::update(context, served).await,
@@ -121,7 +116,7 @@ async fn subresource(context: &mut Context<'_>, served: &Arc<Served>) -> Answer 
         ("log", "get") => connect::log(context).await,
         ("exec" | "attach" | "portforward", "get" | "create") => connect::stream(context).await,
         ("proxy", _) => connect::proxy(context).await,
-        _ => not_allowed(),
+        _ => Err(method_not_allowed()),
     }
 }
 
@@ -179,6 +174,21 @@ impl Context<'_> {
         response.headers_mut().insert(http::header::CONTENT_TYPE, yaml);
         Ok(response)
     }
+}
+
+/// An error whose details say nothing, as upstream's generic ones.
+fn bare(mut error: StatusError) -> StatusError {
+    error.0.details.get_or_insert_default();
+    error
+}
+
+/// What upstream says of paths that no part of it knows.
+fn nothing_there() -> Response<Body> {
+    body::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+fn method_not_allowed() -> StatusError {
+    bare(StatusError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"))
 }
 
 /// RFC 7234's form with the code that stands for a persistent warning of an unspecified kind.

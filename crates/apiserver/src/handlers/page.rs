@@ -94,7 +94,7 @@ pub async fn page(
 /// The state that a list without a continue token asks for.
 async fn state(registry: &Registry, served: &Served, options: &Options) -> Result<(Arc<Snapshot>, u64), StatusError> {
     let cache = &registry.cache;
-    match options::revision(&options.resource_version)? {
+    match options::checked_revision(&options.resource_version)? {
         None => registry.catch_up().await?,
         Some(0) => {}
         Some(wanted) => {
@@ -162,7 +162,8 @@ fn encode_token(rv: i64, start: String) -> String {
 }
 
 fn decode_token(text: &str) -> Result<(Option<u64>, String), StatusError> {
-    let invalid = |why: &str| StatusError::bad_request(format!("continue key is not valid: {why}"));
+    let invalid =
+        |why: &str| StatusError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
     let bare = text.trim_end_matches('=');
     let bytes = URL_SAFE_NO_PAD.decode(bare).or_else(|_| STANDARD_NO_PAD.decode(bare));
     let bytes = bytes.map_err(|error| invalid(&error.to_string()))?;

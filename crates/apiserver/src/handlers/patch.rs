@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 use serde_json::Value;
+use xebec_api::field::{FieldError, Path};
 use xebec_api::patch::{Patch, PatchError, PatchType};
 use xebec_api::schema;
 use xebec_api::status::StatusError;
 
 use super::decode;
 use super::render::with_type;
-use super::update::{limited, part_of};
+use super::update::{check_name, limited, part_of};
 use super::{Answer, Context};
 use crate::body;
 use crate::cache::Item;
@@ -30,6 +32,7 @@ pub async fn patch(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     let mut call = context.call(user, dry_run, info.subresource);
     let edit = |item: &Item, warnings: &mut Vec<String>| {
         let tree = patched(served, item, &patch, validation, warnings)?;
+        check_name(info, &tree)?;
         limited(info.subresource, decode::to_stored(served, tree), item)
     };
     let registry = &context.server.registry;
@@ -47,12 +50,9 @@ pub async fn read(context: &mut Context<'_>, validation: FieldValidation) -> Res
         let text = if APPLY.contains(&media_type.as_str()) {
             format!("server-side apply is not served; the supported patch types are: {}", supported.join(", "))
         } else {
-            format!(
-                "the body of the request was in an unknown format - accepted media types include: {}",
-                supported.join(", ")
-            )
+            "415: Unsupported Media Type".to_owned()
         };
-        return Err(StatusError::unsupported_media_type(text));
+        return Err(super::bare(StatusError::unsupported_media_type(text)));
     };
     let bytes = body::read(context.take_body()).await?;
     let (patch, strict) = Patch::parse(kind, &bytes).map_err(|error| refused(&error))?;
@@ -76,10 +76,26 @@ fn patched(
     let mut tree = with_type(tree, served.resource());
     patch.apply(&mut tree, served.schema).map_err(|error| refused(&error))?;
     let Some(ty) = served.schema else { return Ok(tree) };
+    let shown = |tree: &Value| patch.quoted().unwrap_or_else(|| tree.to_string());
+    let before = tree.clone();
     let decoded =
-        schema::decode_value(tree, ty).map_err(|error| StatusError::new(422, "Invalid", error.to_string()))?;
+        schema::decode_value(tree, ty).map_err(|error| invalid_outcome(&shown(&before), &error.to_string()))?;
+    if validation == FieldValidation::Strict && !decoded.strict.is_empty() {
+        return Err(invalid_outcome(&shown(&before), &schema::strict_error(&decoded.strict)));
+    }
     decode::strict(decoded.strict, validation, warnings)?;
     Ok(decoded.value)
+}
+
+/// What the patch has made is no object of the kind.
+fn invalid_outcome(shown: &str, why: &str) -> StatusError {
+    let error = FieldError::invalid(&Path::new("patch"), shown, why);
+    let cause = StatusCause {
+        field: Some(error.field.clone()),
+        message: Some(error.body()),
+        reason: Some(error.kind.reason().to_owned()),
+    };
+    StatusError::new(422, "Invalid", format!(" \"\" is invalid: {error}")).with_causes(vec![cause])
 }
 
 /// The answer to a patch that cannot be applied.
@@ -87,7 +103,12 @@ pub fn refused(error: &PatchError) -> StatusError {
     match error {
         PatchError::BadRequest(text) => StatusError::bad_request(text.clone()),
         PatchError::TooLarge(text) => StatusError::too_large(text.clone()),
-        PatchError::Unprocessable(text) => StatusError::new(422, "Invalid", text.clone()),
+        // Upstream keeps what exactly went wrong to itself.
+        PatchError::Unprocessable(_) => super::bare(StatusError::new(
+            422,
+            "Invalid",
+            "the server rejected our request due to an error in our request",
+        )),
         PatchError::Other(text) => StatusError::new(500, "", text.clone()),
     }
 }

@@ -19,7 +19,7 @@ use crate::cache::Item;
 use crate::registry::erased::AnyObject;
 use crate::registry::{Call, DeleteRequest, Edit, Part, Served};
 
-const BINDING: ResourceType = ResourceType::new("", "v1", "Binding", "bindings", true);
+const BINDING: ResourceType = ResourceType::new("", "v1", "Pod", "pods/binding", true);
 const SUCCESS: &[u8] = br#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","code":201}"#;
 
 async fn read<T: serde::de::DeserializeOwned>(
@@ -40,13 +40,12 @@ pub async fn binding(context: &mut Context<'_>) -> Answer {
     let name = binding.metadata.name.clone().unwrap_or_default();
     let on_url = if context.info.subresource.is_empty() { &name } else { context.info.name };
     if name != *on_url {
-        let text = format!("name in URL does not match name in Binding object: {on_url} != {name}");
-        return Err(StatusError::bad_request(text));
+        return Err(StatusError::bad_request("name in URL does not match name in Binding object"));
     }
     check_binding(&binding)?;
     let now = Time(context.server.registry.clock.now());
     let edit = |object: &mut dyn AnyObject| match object.as_any_mut().downcast_mut::<Pod>() {
-        Some(pod) => bind(pod, &binding, &served, now.clone()),
+        Some(pod) => bind(pod, &binding, now.clone()),
         None => Err(StatusError::internal("a binding names something that is no Pod")),
     };
     let (user, namespace) = (context.user, context.info.namespace);
@@ -70,12 +69,15 @@ fn check_binding(binding: &Binding) -> Result<(), StatusError> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(StatusError::invalid(&BINDING, binding.metadata.name.as_deref().unwrap_or(""), errors))
+    // Upstream answers with the bare errors.
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let text = if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) };
+    Err(StatusError::new(500, "", text))
 }
 
-fn bind(pod: &mut Pod, binding: &Binding, served: &Served, now: Time) -> Result<(), StatusError> {
+fn bind(pod: &mut Pod, binding: &Binding, now: Time) -> Result<(), StatusError> {
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let conflict = |why: String| StatusError::conflict(served.resource(), &name, why);
+    let conflict = |why: String| StatusError::conflict(&BINDING, &name, why);
     if let Some(uid) = binding.metadata.uid.as_ref().filter(|uid| !uid.is_empty()) {
         pod.metadata.uid = Some(uid.clone());
     }
@@ -97,11 +99,9 @@ fn bind(pod: &mut Pod, binding: &Binding, served: &Served, now: Time) -> Result<
         pod.metadata.annotations.get_or_insert_default().extend(annotations);
     }
     let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
-    let generation = pod.metadata.generation;
     let scheduled = PodCondition {
         type_: "PodScheduled".to_owned(),
         status: "True".to_owned(),
-        observed_generation: generation,
         last_transition_time: Some(now),
         ..PodCondition::default()
     };

@@ -57,6 +57,7 @@ impl Renderer {
                 self.write_table(version, &meta, true, std::iter::once(object), &mut out);
             }
         }
+        out.push(b'\n');
         out
     }
 
@@ -73,9 +74,10 @@ impl Renderer {
         self.list(&meta, objects, size)
     }
 
-    /// Objects as a list that is no page of a collection at a revision.
-    pub fn objects(&self, objects: &[Arc<Object>]) -> Vec<u8> {
-        self.list(&json!({}), objects.iter().map(|object| &**object), objects.len() * TYPICAL_OBJECT)
+    /// Objects as a list that is no part of a collection.
+    pub fn objects(&self, objects: &[Arc<Object>], revision: u64) -> Vec<u8> {
+        let meta = json!({ "resourceVersion": revision.to_string() });
+        self.list(&meta, objects.iter().map(|object| &**object), objects.len() * TYPICAL_OBJECT)
     }
 
     fn list<'o>(&self, meta: &Value, objects: impl Iterator<Item = &'o Object>, size: usize) -> Vec<u8> {
@@ -134,7 +136,7 @@ impl Renderer {
     }
 
     pub fn bookmark(&self, revision: u64, initial_end: bool, out: &mut Vec<u8>) {
-        let mut meta = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+        let mut meta = json!({ "resourceVersion": revision.to_string() });
         if initial_end {
             meta["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
@@ -145,8 +147,9 @@ impl Renderer {
                 json!({ "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta })
             }
             Shown::Table(version) => {
-                let partial = json!({ "kind": resource.kind, "apiVersion": resource.api_version(), "metadata": meta });
-                let row = json!({ "cells": [], "object": partial });
+                let api_version = format!("meta.k8s.io/{version}");
+                let partial = json!({ "kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": meta });
+                let row = json!({ "cells": self.empty_cells(), "object": partial });
                 let list_meta = json!({ "resourceVersion": revision.to_string() });
                 json!({
                     "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": list_meta,
@@ -157,6 +160,13 @@ impl Renderer {
         let line = json!({ "type": "BOOKMARK", "object": object });
         out.extend_from_slice(line.to_string().as_bytes());
         out.push(b'\n');
+    }
+
+    /// The cells of an object that says nothing.
+    fn empty_cells(&self) -> Vec<Value> {
+        let nothing = Object::from_store(bytes::Bytes::from_static(b"{\"metadata\":{}}"), 0);
+        let cells = nothing.and_then(|nothing| self.served.strategy.cells(&nothing, self.now));
+        cells.unwrap_or_default()
     }
 
     fn write_full(&self, object: &Object, out: &mut Vec<u8>) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::StatusCode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusDetails;
 use serde_json::Value;
 use xebec_api::status::StatusError;
 
@@ -48,9 +49,14 @@ pub fn find(info: &RequestInfo<'_>) -> Option<&'static ReviewRow> {
 
 pub async fn handle(context: &mut Context<'_>, row: &'static ReviewRow) -> Answer {
     let info = context.info;
-    if info.verb != "create" || !info.name.is_empty() {
+    if !info.name.is_empty() {
+        return Err(StatusError::no_such_path());
+    }
+    if info.verb != "create" {
         let text = "the server does not allow this method on the requested resource";
-        return Err(StatusError::new(405, "MethodNotAllowed", text));
+        let mut error = StatusError::new(405, "MethodNotAllowed", text);
+        error.0.details = Some(StatusDetails::default());
+        return Err(error);
     }
     let accepted = context.accepted()?;
     let validation = context.options.field_validation("CreateOptions")?;

@@ -13,6 +13,7 @@ use xebec_api::schema;
 use xebec_api::status::StatusError;
 
 use super::decode::Expected;
+use super::update::check_name;
 use super::{Answer, Context, patch};
 use crate::body;
 use crate::registry::erased::AnyObject;
@@ -35,6 +36,7 @@ pub async fn update(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
         validation,
         &mut context.warnings,
     )?;
+    check_name(context.info, &tree)?;
     let wanted: Scale = serde_json::from_value(tree).map_err(|error| StatusError::bad_request(error.to_string()))?;
     write(context, served, &|_| Ok(wanted.clone())).await
 }
@@ -65,6 +67,7 @@ async fn write(context: &mut Context<'_>, served: &Arc<Served>, change: &Change<
         if let Some(version) = wanted.metadata.resource_version.filter(|version| !version.is_empty()) {
             meta.resource_version = Some(version);
         }
+        // Of a PUT the uid is a precondition; to a patch it is immutable.
         meta.uid = wanted.metadata.uid.or(meta.uid.take());
         Ok(())
     };

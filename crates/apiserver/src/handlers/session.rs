@@ -63,7 +63,8 @@ impl Session {
         options: &Options,
         selection: Selection,
     ) -> Result<Session, StatusError> {
-        let wanted = options::revision(&options.resource_version)?;
+        let wanted = options::revision(&options.resource_version)
+            .map_err(|error| StatusError::new(500, "", error.to_string()))?;
         match wanted {
             None => registry.catch_up().await?,
             Some(0) => {}

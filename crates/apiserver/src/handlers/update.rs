@@ -10,6 +10,7 @@ use super::decode::{self, Expected};
 use super::{Answer, Context, pods};
 use crate::body;
 use crate::registry::{Edit, Part, Served};
+use crate::request_info::RequestInfo;
 
 pub async fn update(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     context.accepted()?;
@@ -17,14 +18,17 @@ pub async fn update(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     let validation = context.options.field_validation("UpdateOptions")?;
     let bytes = body::read(context.take_body()).await?;
     let tree = Expected::of(served).read(&context.parts.headers, bytes, validation, &mut context.warnings)?;
-    check_name(context, &tree)?;
+    check_name(context.info, &tree)?;
     let tree = decode::to_stored(served, tree);
 
     let (user, info) = (context.user, context.info);
     let namespace = context.namespace(served).to_owned();
     let mut call = context.call(user, dry_run, info.subresource);
     let registry = &context.server.registry;
-    let edit = |item: &crate::cache::Item, _: &mut Vec<String>| limited(info.subresource, tree.clone(), item);
+    let edit = |item: &crate::cache::Item, _: &mut Vec<String>| {
+        same_uid(served, &tree, item)?;
+        limited(info.subresource, tree.clone(), item)
+    };
     let part = part_of(info.subresource);
     let mut result = registry.update(served, (&namespace, info.name), part, Edit::Tree(&edit), &mut call).await;
     let creates = info.subresource.is_empty() && served.strategy.allow_create_on_update();
@@ -71,16 +75,40 @@ fn only_finalizers(tree: Value, item: &crate::cache::Item) -> Result<Value, Stat
     Ok(current)
 }
 
-fn check_name(context: &Context<'_>, tree: &Value) -> Result<(), StatusError> {
-    let name = tree.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("");
-    if name.is_empty() {
-        return Err(StatusError::bad_request("name must be provided"));
+/// A PUT that names a uid is meant for that object alone.
+fn same_uid(served: &Served, tree: &Value, item: &crate::cache::Item) -> Result<(), StatusError> {
+    let wanted = tree.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or("");
+    let uid = &*item.object.meta().uid;
+    if wanted.is_empty() || wanted == uid {
+        return Ok(());
     }
-    if name != context.info.name {
-        return Err(StatusError::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            context.info.name
-        )));
+    let key = served.cache.store_key(item.object.namespace(), item.object.name());
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID \
+         in precondition: {wanted}, UID in object meta: {uid}"
+    );
+    Err(StatusError::conflict(served.resource(), item.object.name(), why))
+}
+
+/// The name and namespace of an object are those of the URL.
+pub fn check_name(info: &RequestInfo<'_>, tree: &Value) -> Result<(), StatusError> {
+    let text = |path: &str| tree.pointer(path).and_then(Value::as_str).unwrap_or("");
+    let (name, namespace) = (text("/metadata/name"), text("/metadata/namespace"));
+    if name.is_empty() {
+        let url = info.name;
+        let text = format!("the name of the object ({url} based on URL) was undeterminable: name must be provided");
+        return Err(StatusError::bad_request(text));
+    }
+    if name != info.name {
+        let url = info.name;
+        let text = format!("the name of the object ({name}) does not match the name on the URL ({url})");
+        return Err(StatusError::bad_request(text));
+    }
+    if !info.namespace.is_empty() && !namespace.is_empty() && namespace != info.namespace {
+        let url = info.namespace;
+        let text =
+            format!("the namespace of the object ({namespace}) does not match the namespace on the request ({url})");
+        return Err(StatusError::bad_request(text));
     }
     Ok(())
 }

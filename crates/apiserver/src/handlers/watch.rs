@@ -110,7 +110,7 @@ impl Writer {
 
 fn error_line(error: &StatusError) -> Vec<u8> {
     let mut out = b"{\"type\":\"ERROR\",\"object\":".to_vec();
-    out.extend_from_slice(&body::status_bytes(error));
+    out.extend_from_slice(body::status_bytes(error).trim_ascii_end());
     out.extend_from_slice(b"}\n");
     out
 }

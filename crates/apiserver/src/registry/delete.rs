@@ -129,7 +129,10 @@ impl Registry {
 
 fn check_preconditions(served: &Served, item: &Item, options: &DeleteOptions) -> Result<(), StatusError> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
-    let (resource, name) = (served.resource(), item.object.name());
+    // Upstream names the kind here where it else names the resource.
+    let mut resource = served.resource().clone();
+    resource.plural = resource.kind.clone();
+    let (resource, name) = (&resource, item.object.name());
     let uid = &*item.object.meta().uid;
     if let Some(wanted) = wanted.uid.as_deref().filter(|wanted| *wanted != uid) {
         let why = format!(

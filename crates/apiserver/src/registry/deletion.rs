@@ -12,6 +12,7 @@ use xebec_api::resource::ResourceType;
 use super::erased::{AnyObject, AnyStrategy};
 use super::metadata::{FOREGROUND, ORPHAN, whole_seconds};
 use super::strategy::Deletion;
+use crate::resources::validation::unsupported;
 
 /// Kinds whose dependents stay when a deletion does not say what becomes of them: upstream keeps this from the time before
 /// the garbage collector.
@@ -35,7 +36,7 @@ pub fn validate(options: &DeleteOptions) -> FieldErrors {
     if let Some(policy) = options.propagation_policy.as_deref() {
         let path = Path::new("propagationPolicy");
         if !matches!(policy, "Foreground" | "Background" | "Orphan") {
-            errors.push(FieldError::not_supported(&path, policy, &["Foreground", "Background", "Orphan", "nil"]));
+            errors.push(unsupported(&path, policy, &["Foreground", "Background", "Orphan", "nil"]));
         }
         if options.orphan_dependents.is_some() {
             let text = "orphanDependents and deletionPropagation cannot be both set";
@@ -67,13 +68,17 @@ pub fn plan(
     };
     let before = meta.finalizers.clone().unwrap_or_default();
     let finalizers = finalizers(&before, resource, options);
-    let held = !finalizers.is_empty() || strategy.holds_deletion(object);
-    if !graceful && !held {
+    let by_finalizers = !finalizers.is_empty();
+    if !graceful && !by_finalizers && !strategy.holds_deletion(object) {
         return Plan::Remove;
     }
     let first = meta.deletion_timestamp.is_none();
     if !graceful {
         hold(marked.meta_mut(), now);
+        if !by_finalizers {
+            // What holds itself (a Namespace) has no grace period.
+            marked.meta_mut().deletion_grace_period_seconds = meta.deletion_grace_period_seconds;
+        }
     }
     marked.meta_mut().finalizers = (!finalizers.is_empty()).then_some(finalizers);
     if first {

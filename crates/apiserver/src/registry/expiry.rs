@@ -10,7 +10,7 @@ use xebec_api::object::ObjectKey;
 use xebec_store::{Durability, Txn};
 
 use super::Registry;
-use crate::cache::{Change, ResourceCache, Selection, Watcher};
+use crate::cache::{Change, ResourceCache, Watcher};
 
 struct Due {
     at: Duration,
@@ -31,8 +31,7 @@ impl Expiry {
     /// For a resource whose objects expire.
     pub fn of(registry: &Arc<Registry>, cache: &Arc<ResourceCache>) -> Option<Expiry> {
         let time_to_live = cache.time_to_live?;
-        let (snapshot, revision) = registry.cache.current(cache);
-        let watcher = cache.watch(revision, Selection::default()).ok()?;
+        let (watcher, snapshot) = cache.follow();
         let at = registry.clock.elapsed() + time_to_live;
         let due = snapshot
             .scan("", None)

@@ -16,7 +16,7 @@ pub const FOREGROUND: &str = "foregroundDeletion";
 
 /// Letters and digits that spell no words and are not mistaken for one another.
 const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-const SUFFIX_LENGTH: usize = 5;
+pub const SUFFIX_LENGTH: usize = 5;
 /// A generated name fits in a label.
 const MAX_GENERATED: usize = 63;
 
@@ -224,6 +224,12 @@ fn owners(owners: &[OwnerReference], path: &Path, errors: &mut FieldErrors) {
 fn finalizers(names: &[String], path: &Path, errors: &mut FieldErrors) {
     for name in names {
         errors.extend(dns::label_key(name).into_iter().map(|text| FieldError::invalid(path, name.as_str(), text)));
+    }
+    for (index, name) in names.iter().enumerate() {
+        if !name.contains('/') && ![ORPHAN, FOREGROUND, "kubernetes"].contains(&name.as_str()) {
+            let text = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(&path.index(index), name.as_str(), text));
+        }
     }
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     if has(ORPHAN) && has(FOREGROUND) {

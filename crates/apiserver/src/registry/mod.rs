@@ -59,8 +59,9 @@ impl Registry {
         let RegistryConfig { store, rows, plugins, service_ranges, clock } = config;
         let index = Index::new(rows);
         let cache = Cache::load(store.clone(), index.caches(), clock.clone(), shutdown).await?;
-        let allocator = Allocator::new(service_ranges, &index, cache.applied());
-        let registry = Arc::new(Registry { store, cache, index, clock, shutdown: shutdown.clone(), plugins, allocator });
+        let allocator = Allocator::new(service_ranges, &index);
+        let registry =
+            Arc::new(Registry { store, cache, index, clock, shutdown: shutdown.clone(), plugins, allocator });
         for served in registry.index.iter().filter(|served| served.row.conversion.is_none()) {
             if let Some(expiry) = expiry::Expiry::of(&registry, &served.cache) {
                 shutdown.spawn(expiry.run());

@@ -121,7 +121,7 @@ impl Registry {
         let meta = object.meta_mut();
         metadata::check_namespace(meta, namespace)?;
         if meta.resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
-            return Err(StatusError::internal("resourceVersion should not be set on objects to be created"));
+            return Err(StatusError::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         let base = meta.generate_name.clone().filter(|base| !base.is_empty());
         let generated = base.filter(|_| meta.name.as_deref().unwrap_or("").is_empty());
@@ -297,14 +297,6 @@ impl Registry {
         let (resource, name) = (served.resource(), item.object.name());
         let meta = object.meta_mut();
         metadata::check_namespace(meta, item.object.namespace())?;
-        let uid = meta.uid.as_deref().unwrap_or("");
-        if !uid.is_empty() && uid != &*item.object.meta().uid {
-            let why = format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                item.object.meta().uid
-            );
-            return Err(StatusError::conflict(resource, name, why));
-        }
         match meta.resource_version.take().filter(|version| !version.is_empty() && version != "0") {
             None if served.strategy.allow_unconditional_update() => Ok(()),
             None => {
@@ -315,7 +307,9 @@ impl Registry {
             Some(version) => match version.parse::<u64>() {
                 Ok(version) if version == item.object.revision() => Ok(()),
                 Ok(_) => Err(StatusError::stale(resource, name)),
-                Err(_) => Err(StatusError::bad_request(format!("invalid resource version: {version:?}"))),
+                Err(_) => {
+                    Err(StatusError::new(500, "", format!("strconv.ParseUint: parsing {version:?}: invalid syntax")))
+                }
             },
         }
     }

@@ -19,7 +19,7 @@ pub struct Cluster {
     pub api: ApiServer,
     pub user: Arc<User>,
     pub clock: Arc<SimulatedClock>,
-    shutdown: Shutdown,
+    pub shutdown: Shutdown,
 }
 
 impl Drop for Cluster {
@@ -36,6 +36,11 @@ pub struct Answer {
 
 impl Cluster {
     pub async fn start() -> Cluster {
+        Self::reaching_nodes(None).await
+    }
+
+    /// One that reaches nodes with these settings.
+    pub async fn reaching_nodes(node_tls: Option<Arc<rustls::ClientConfig>>) -> Cluster {
         let shutdown = Shutdown::new();
         let clock = SimulatedClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
         let config = RegistryConfig {
@@ -52,7 +57,7 @@ impl Cluster {
             authorizer: Arc::new(Masters),
             token_issuer: None,
             audit: None,
-            node_tls: None,
+            node_tls,
             advertised: "127.0.0.1:6443".to_owned(),
         };
         Cluster { api: ApiServer::new(ServerState::new(registry, parts)), user, clock, shutdown }

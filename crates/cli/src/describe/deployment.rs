@@ -78,9 +78,15 @@ pub async fn replica_sets(session: &Session, deployment: &Deployment) -> Result<
 
 /// The identity of the oldest set with the Deployment's own template.
 fn newest<'a>(deployment: &Deployment, sets: &'a [Arc<ReplicaSet>]) -> Option<Option<&'a str>> {
-    let wanted = without_hash(&deployment.spec.template);
-    let same = |set: &&Arc<ReplicaSet>| set.spec.template.as_ref().map(without_hash).as_ref() == Some(&wanted);
+    let wanted = &deployment.spec.template;
+    let same =
+        |set: &&Arc<ReplicaSet>| set.spec.template.as_ref().is_some_and(|template| same_template(template, wanted));
     sets.iter().find(same).map(|set| set.metadata.uid.as_deref())
+}
+
+/// Whether two templates make the same Pods.
+pub fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
+    without_hash(a) == without_hash(b)
 }
 
 fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {

@@ -30,6 +30,11 @@ impl Page {
         tabs::DESCRIPTION.align(&self.text)
     }
 
+    /// With its tabs as they are.
+    pub fn unaligned(self) -> String {
+        self.text
+    }
+
     /// A line; its cells end in tabs.
     pub fn line(&mut self, level: usize, text: impl Display) {
         self.put(level, text);

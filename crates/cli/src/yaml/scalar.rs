@@ -124,7 +124,7 @@ fn has_indicators(text: &[char]) -> bool {
 
 /// Whether YAML 1.1, as go-yaml reads it, takes the plain text for text.
 fn reads_back_as_text(text: &str) -> bool {
-    const WORDS: [&str; 12] = ["y", "yes", "true", "on", "n", "no", "false", "off", "~", "null", "", "<<"];
+    const WORDS: [&str; 11] = ["y", "yes", "true", "on", "n", "no", "false", "off", "~", "null", ""];
     // Only these three ways of writing a word mean something: yes, Yes, YES.
     let cased = |word: &str| {
         let lower = word.to_lowercase();

@@ -1,6 +1,7 @@
 //! Which Pods stand behind a Service: the facts that EndpointSlices and the older Endpoints are both made of. Pure.
 
 pub mod legacy;
+pub mod mirroring;
 pub mod slices;
 
 use std::sync::Arc;

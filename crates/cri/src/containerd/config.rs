@@ -50,7 +50,7 @@ fn base(config: &Config, socket: &Path) -> String {
         "io.containerd.tracing.processor.v1.otlp",
     ];
     let disabled = disabled.map(|plugin| format!("\"{plugin}\"")).join(", ");
-    let (root, state) = (quote(&directory.join("root")), quote(&directory.join("state")));
+    let (root, state) = (quote(directory.join("root")), quote(directory.join("state")));
     let socket = quote(socket);
     format!(
         "root = {root}\nstate = {state}\ndisabled_plugins = [{disabled}]\n\n\
@@ -69,7 +69,7 @@ fn layout_2(config: &Config) -> String {
          [{cri}.containerd.runtimes.runc.options]\nSystemdCgroup = false\n",
         pause = quote(&config.pause_image),
         restrict = config.restrict_oom_score_adj,
-        hosts = quote(&config.directory.join("certs.d")),
+        hosts = quote(config.directory.join("certs.d")),
         bin = quote(&config.cni_bin_dir),
         conf = quote(&config.cni_conf_dir),
     )
@@ -90,7 +90,7 @@ fn layout_3(config: &Config, version: (u32, u32)) -> String {
          [plugins.\"io.containerd.nri.v1.nri\"]\ndisable = true\n",
         pause = quote(&config.pause_image),
         restrict = config.restrict_oom_score_adj,
-        hosts = quote(&config.directory.join("certs.d")),
+        hosts = quote(config.directory.join("certs.d")),
         conf = quote(&config.cni_conf_dir),
     )
 }

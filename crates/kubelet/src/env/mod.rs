@@ -100,13 +100,15 @@ async fn resolve(
     if let Some(reference) = &source.config_map_key_ref {
         let Some(map) = objects.config_map(&reference.name, reference.optional).await? else { return Ok(None) };
         let value = map.data.as_ref().and_then(|data| data.get(&reference.key)).cloned();
-        return objects.found(value, "ConfigMap", &reference.name, &reference.key, reference.optional);
+        let missing = || objects.no_key("ConfigMap", &reference.name, &reference.key);
+        return if value.is_none() && reference.optional != Some(true) { Err(missing()) } else { Ok(value) };
     }
     if let Some(reference) = &source.secret_key_ref {
         let Some(secret) = objects.secret(&reference.name, reference.optional).await? else { return Ok(None) };
         let value = secret.data.as_ref().and_then(|data| data.get(&reference.key));
         let value = value.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
-        return objects.found(value, "Secret", &reference.name, &reference.key, reference.optional);
+        let missing = || objects.no_key("Secret", &reference.name, &reference.key);
+        return if value.is_none() && reference.optional != Some(true) { Err(missing()) } else { Ok(value) };
     }
     Ok(Some(String::new()))
 }
@@ -136,19 +138,8 @@ impl Objects<'_> {
         present(self.secrets[name].clone(), "secret", name, optional)
     }
 
-    fn found(
-        &self,
-        value: Option<String>,
-        kind: &'static str,
-        name: &str,
-        key: &str,
-        optional: Option<bool>,
-    ) -> Result<Option<String>, EnvError> {
-        if value.is_none() && optional != Some(true) {
-            let (namespace, name, key) = (self.namespace.clone(), name.to_owned(), key.to_owned());
-            return Err(EnvError::NoKey { kind, namespace, name, key });
-        }
-        Ok(value)
+    fn no_key(&self, kind: &'static str, name: &str, key: &str) -> EnvError {
+        EnvError::NoKey { kind, namespace: self.namespace.clone(), name: name.to_owned(), key: key.to_owned() }
     }
 }
 

@@ -43,29 +43,38 @@ impl Fullness {
     }
 }
 
+/// One round's surroundings.
+pub struct Round<'a> {
+    pub images: &'a dyn Images,
+    pub runtime: &'a dyn Runtime,
+    pub fullness: Fullness,
+    pub now: Timestamp,
+}
+
+/// The images that are there, and the names and ids under which containers use them.
+struct Stock {
+    present: Vec<Image>,
+    used: HashSet<String>,
+}
+
 impl Collector {
     /// One round; returns the images removed.
-    pub async fn collect(
-        &mut self,
-        images: &dyn Images,
-        runtime: &dyn Runtime,
-        fullness: Fullness,
-        now: Timestamp,
-    ) -> Result<Vec<String>, Error> {
-        let present = images.list().await?;
-        let containers = runtime.list_containers(ContainerFilter::default()).await?;
+    pub async fn collect(&mut self, round: Round<'_>) -> Result<Vec<String>, Error> {
+        let present = round.images.list().await?;
+        let containers = round.runtime.list_containers(ContainerFilter::default()).await?;
         let used: HashSet<String> = containers
             .into_iter()
             .flat_map(|container| [container.image_ref, container.image_id, container.image.unwrap_or_default().image])
             .collect();
-        let victims = self.choose(&present, &used, fullness, now);
+        let victims = self.choose(&Stock { present, used }, round.fullness, round.now);
         for id in &victims {
-            images.remove(id).await?;
+            round.images.remove(id).await?;
         }
         Ok(victims)
     }
 
-    fn choose(&mut self, present: &[Image], used: &HashSet<String>, fullness: Fullness, now: Timestamp) -> Vec<String> {
+    fn choose(&mut self, stock: &Stock, fullness: Fullness, now: Timestamp) -> Vec<String> {
+        let Stock { present, used } = stock;
         let in_use = |image: &Image| {
             used.contains(&image.id)
                 || image.repo_tags.iter().chain(&image.repo_digests).any(|name| used.contains(name))
@@ -107,7 +116,8 @@ mod tests {
         let used = HashSet::from(["used".to_owned()]);
         collector.last_used =
             [("older", 0), ("old", 10), ("new", 990)].map(|(id, time)| (id.to_owned(), at(time))).into();
-        assert_eq!(collector.choose(&present, &used, Fullness { capacity: 100, available }, at(1000)), expected);
+        let stock = Stock { present: present.to_vec(), used };
+        assert_eq!(collector.choose(&stock, Fullness { capacity: 100, available }, at(1000)), expected);
     }
 
     #[test]

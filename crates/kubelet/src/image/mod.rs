@@ -5,6 +5,7 @@
 
 pub mod collect;
 mod credentials;
+pub mod imported;
 mod name;
 
 use std::collections::HashMap;
@@ -49,6 +50,7 @@ pub struct Absent {
 
 pub struct Puller {
     images: Arc<dyn Images>,
+    imported: imported::Record,
     clock: SharedClock,
     events: EventRecorder,
     pulls: Semaphore,
@@ -73,8 +75,13 @@ pub struct Wanted<'a> {
 }
 
 impl Puller {
-    pub fn new(images: Arc<dyn Images>, clock: SharedClock, events: EventRecorder) -> Puller {
-        Puller { images, clock, events, pulls: Semaphore::new(PULLS_AT_ONCE), state: Mutex::default() }
+    pub fn new(
+        images: Arc<dyn Images>,
+        imported: imported::Record,
+        clock: SharedClock,
+        events: EventRecorder,
+    ) -> Puller {
+        Puller { images, imported, clock, events, pulls: Semaphore::new(PULLS_AT_ONCE), state: Mutex::default() }
     }
 
     pub fn images(&self) -> &Arc<dyn Images> {
@@ -95,7 +102,8 @@ impl Puller {
             _ if full.ends_with(":latest") => "Always",
             _ => "IfNotPresent",
         };
-        if policy != "Always" {
+        // An image that was loaded by hand has no registry that could have a newer one.
+        if policy != "Always" || self.imported.holds(&full) {
             let found = self.images.image_status(&full).await.map_err(|error| {
                 let message = format!("Failed to inspect image {full:?}: {error}");
                 self.events.warning(wanted.regarding, "InspectFailed", message.clone());

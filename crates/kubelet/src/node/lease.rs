@@ -24,6 +24,8 @@ pub async fn keep_lease(client: Client, clock: SharedClock, node: String) {
                 retry.reset();
                 RENEW
             }
+            // A node that has just begun is not registered yet.
+            Err(error) if error.is_not_found() => retry.next_delay(),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "cannot renew the lease of this node");
                 retry.next_delay()

@@ -68,15 +68,14 @@ impl Registration {
     async fn round(&self, reported: &mut Option<(NodeStatus, Duration)>) -> Result<bool, Error> {
         let findings = self.look().await;
         self.healthy.store(findings.runtime.is_ok(), Ordering::Relaxed);
-        let now = self.clock.now();
         let old = reported.as_ref().map(|(status, _)| status);
-        let mut new = status::status(&self.config, &self.facts, &findings, old, now);
+        let mut new = status::status(&self.config, &self.facts, &findings, old);
         let elapsed = self.clock.elapsed();
         let due = reported.as_ref().is_none_or(|(old, at)| status::differs(old, &new) || elapsed >= *at + REPORT);
         if due {
             let node = self.ensure(&new).await?;
             // What others say of the node has to be kept: lists are replaced as a whole.
-            new = status::status(&self.config, &self.facts, &findings, node.status.as_ref(), now);
+            new = status::status(&self.config, &self.facts, &findings, node.status.as_ref());
             self.announce(&node, reported.is_none(), &new);
             let nodes = self.client.all::<Node>();
             let patch = Patch::Merge(json!({"status": new}));
@@ -93,6 +92,7 @@ impl Registration {
         let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
         let available = available.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
         Findings {
+            at: self.clock.now(),
             runtime: conditions
                 .map(|answer| answer.status.unwrap_or_default().conditions)
                 .map_err(|error| error.to_string()),

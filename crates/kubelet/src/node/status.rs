@@ -25,6 +25,7 @@ const LEAST_MEMORY: u64 = 100 << 20;
 
 /// What was found out about the node just now.
 pub struct Findings {
+    pub at: Timestamp,
     pub runtime: Result<Vec<RuntimeCondition>, String>,
     pub version: Option<VersionResponse>,
     pub images: Vec<Image>,
@@ -32,20 +33,14 @@ pub struct Findings {
     pub memory_available: Option<u64>,
 }
 
-pub fn status(
-    config: &Config,
-    facts: &Facts,
-    findings: &Findings,
-    old: Option<&NodeStatus>,
-    now: Timestamp,
-) -> NodeStatus {
+pub fn status(config: &Config, facts: &Facts, findings: &Findings, old: Option<&NodeStatus>) -> NodeStatus {
     let api = |amounts: BTreeMap<String, Quantity>| amounts.into_iter().map(|(name, it)| (name, it.to_api())).collect();
     let version = findings.version.clone().unwrap_or_default();
     NodeStatus {
         addresses: Some(addresses(config)),
         capacity: Some(api(facts.capacity(config))),
         allocatable: Some(api(facts.allocatable(config))),
-        conditions: Some(conditions(findings, old, now)),
+        conditions: Some(conditions(findings, old)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }),
         }),
@@ -73,7 +68,8 @@ fn addresses(config: &Config) -> Vec<NodeAddress> {
 }
 
 /// Those of others first, then memory, disk, process ids and readiness.
-fn conditions(findings: &Findings, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(findings: &Findings, old: Option<&NodeStatus>) -> Vec<NodeCondition> {
+    let now = findings.at;
     let known = old.and_then(|old| old.conditions.as_deref()).unwrap_or_default();
     let few = findings.storage.is_some_and(|it| it.capacity > 0 && it.available * 100 / it.capacity < LEAST_STORAGE);
     let low = findings.memory_available.is_some_and(|available| available < LEAST_MEMORY);
@@ -157,7 +153,7 @@ mod tests {
     use super::*;
     use crate::config::RuntimeSource;
 
-    fn findings(network: bool) -> Findings {
+    fn findings(network: bool, at: Timestamp) -> Findings {
         let condition = |kind: &str, status| RuntimeCondition {
             r#type: kind.into(),
             status,
@@ -165,6 +161,7 @@ mod tests {
             message: if status { String::new() } else { "no".into() },
         };
         Findings {
+            at,
             runtime: Ok(vec![condition("RuntimeReady", true), condition("NetworkReady", network)]),
             version: None,
             images: vec![],
@@ -177,7 +174,7 @@ mod tests {
         let config =
             Config::new("n", vec!["192.0.2.1".parse().unwrap()], "/d".into(), RuntimeSource::Endpoint("/s".into()));
         let now = Timestamp::from_second(second).unwrap();
-        let status = status(&config, &Facts::default(), &findings(network), old, now);
+        let status = status(&config, &Facts::default(), &findings(network, now), old);
         let shown: Vec<String> = status
             .conditions
             .iter()

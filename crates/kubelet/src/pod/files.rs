@@ -13,14 +13,15 @@ use crate::hosts;
 pub const HOSTS: &str = "/etc/hosts";
 const NODE_HOSTS: &str = "/etc/hosts";
 
+/// Where the files lie, and what they are made for.
+pub struct Place<'a> {
+    pub pod_dir: &'a Path,
+    pub cluster_domain: &'a str,
+}
+
 /// Writes the Pod's hosts file and returns its mount, unless the container brings a file of its own.
-pub fn hosts_mount(
-    pod: &Pod,
-    container: &Container,
-    pod_dir: &Path,
-    ips: &[String],
-    cluster_domain: &str,
-) -> io::Result<Option<Mount>> {
+pub fn hosts_mount(place: &Place<'_>, pod: &Pod, container: &Container, ips: &[String]) -> io::Result<Option<Mount>> {
+    let pod_dir = place.pod_dir;
     let own = container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == HOSTS);
     let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
     if own || (ips.is_empty() && !host_network) {
@@ -30,7 +31,7 @@ pub fn hosts_mount(
     let text = if host_network {
         hosts::file_of_node(&fs::read_to_string(NODE_HOSTS)?, aliases)
     } else {
-        let (name, domain) = hosts::name_and_domain(pod, cluster_domain);
+        let (name, domain) = hosts::name_and_domain(pod, place.cluster_domain);
         hosts::file_of_pod(ips, &name, &domain, aliases)
     };
     fs::create_dir_all(pod_dir)?;

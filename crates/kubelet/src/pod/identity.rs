@@ -91,8 +91,13 @@ pub fn reference(pod: &Pod, container: Option<&str>) -> ObjectReference {
     let spec = pod.spec.as_ref();
     let field_path = container.map(|name| {
         let is = |containers: Option<&Vec<Container>>| containers.into_iter().flatten().any(|it| it.name == name);
-        let list =
-            if is(spec.and_then(|spec| spec.init_containers.as_ref())) { "initContainers" } else { "containers" };
+        let list = if is(spec.and_then(|spec| spec.init_containers.as_ref())) {
+            "initContainers"
+        } else if super::ephemeral::is_ephemeral(pod, name) {
+            "ephemeralContainers"
+        } else {
+            "containers"
+        };
         format!("spec.{list}{{{name}}}")
     });
     ObjectReference { field_path, ..xebec_runtime::reference(pod) }

@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod conditions;
 pub mod container;
+pub mod ephemeral;
 pub mod files;
 pub mod identity;
 pub mod observed;

@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    fn check(policy: &str, code: i32, file: &str, log: &str, expected: &str) {
+    fn check(policy: &str, code: i32, [file, log]: [&str; 2], expected: &str) {
         let directory = tempfile::tempdir().unwrap();
         let (message, log_path) = (directory.path().join("message"), directory.path().join("0.log"));
         std::fs::write(&message, file).unwrap();
@@ -259,10 +259,10 @@ mod tests {
     fn last_words_come_from_the_file_or_the_log() {
         let log =
             "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:00Z stderr P tw\n2026-01-01T00:00:00Z stderr F o\n";
-        check("File", 1, "said", log, "said");
-        check("File", 1, "", log, "");
-        check("FallbackToLogsOnError", 1, "said", log, "said");
-        check("FallbackToLogsOnError", 1, "", log, "one\ntwo\n");
-        check("FallbackToLogsOnError", 0, "", log, "");
+        check("File", 1, ["said", log], "said");
+        check("File", 1, ["", log], "");
+        check("FallbackToLogsOnError", 1, ["said", log], "said");
+        check("FallbackToLogsOnError", 1, ["", log], "one\ntwo\n");
+        check("FallbackToLogsOnError", 0, ["", log], "");
     }
 }

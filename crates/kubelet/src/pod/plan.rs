@@ -7,6 +7,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod};
 use xebec_cri::v1::PodSandboxState;
 
+use super::ephemeral;
 use super::identity;
 use super::observed::{Observed, Seen, State};
 use super::restart;
@@ -53,11 +54,19 @@ pub struct Plan {
     /// Names, in order. The first init container that does not come up ends the round.
     pub start_init: Vec<String>,
     pub start: Vec<String>,
+    pub start_ephemeral: Vec<String>,
 }
 
 impl Plan {
     fn keeping(sandbox: Sandbox) -> Plan {
-        Plan { sandbox, kill_pod: false, kill: Vec::new(), start_init: Vec::new(), start: Vec::new() }
+        Plan {
+            sandbox,
+            kill_pod: false,
+            kill: Vec::new(),
+            start_init: Vec::new(),
+            start: Vec::new(),
+            start_ephemeral: Vec::new(),
+        }
     }
 }
 
@@ -102,145 +111,171 @@ pub fn sandbox_changed(pod: &Pod, observed: &Observed) -> Option<Changed> {
 }
 
 pub fn plan(pod: &Pod, observed: &Observed, probes: &Verdicts) -> Plan {
-    let Some(spec) = &pod.spec else { return Plan::keeping(Sandbox::None) };
-    let init = spec.init_containers.as_deref().unwrap_or_default();
+    let view = View { pod, observed, probes };
     match sandbox_changed(pod, observed) {
-        Some(changed) => with_new_sandbox(pod, observed, init, &spec.containers, changed),
-        None => in_sandbox(pod, observed, probes, init, &spec.containers),
+        Some(changed) => view.with_new_sandbox(changed),
+        None => view.in_sandbox(),
     }
 }
 
-fn with_new_sandbox(
-    pod: &Pod,
-    observed: &Observed,
-    init: &[Container],
-    containers: &[Container],
-    changed: Changed,
-) -> Plan {
-    let replaces = changed.replaces;
-    let mut plan = Plan::keeping(Sandbox::Create { attempt: changed.attempt, replaces });
-    plan.kill_pod = !observed.sandboxes.is_empty();
-    let wanted = |container: &&Container| {
-        let ended = observed.container(&container.name).filter(|seen| seen.state == State::Exited);
-        // In a new sandbox everything starts anew that has not come to its end.
-        ended.is_none_or(|seen| restart::after_exit(pod, container, seen.exit_code))
-    };
-    let start: Vec<String> = containers.iter().filter(wanted).map(|container| container.name.clone()).collect();
-    if start.is_empty() || failed_for_good(pod, observed, init) {
-        plan.sandbox = Sandbox::None;
-        return plan;
-    }
-    match init.first() {
-        Some(first) => plan.start_init.push(first.name.clone()),
-        None => plan.start = start,
-    }
-    plan
+/// What a plan is made from.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    pod: &'a Pod,
+    observed: &'a Observed,
+    probes: &'a Verdicts,
 }
 
-/// An init container has failed and none of the policies lets it try again.
-fn failed_for_good(pod: &Pod, observed: &Observed, init: &[Container]) -> bool {
-    init.iter().filter(|container| !is_sidecar(container)).any(|container| {
-        observed.container(&container.name).is_some_and(|seen| {
-            seen.state == State::Exited && seen.exit_code != 0 && !restart::after_exit(pod, container, seen.exit_code)
-        })
-    })
-}
+impl<'a> View<'a> {
+    fn init_containers(self) -> &'a [Container] {
+        self.pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default()
+    }
 
-fn in_sandbox(pod: &Pod, observed: &Observed, probes: &Verdicts, init: &[Container], containers: &[Container]) -> Plan {
-    let sandbox = &observed.sandboxes[0];
-    let attempt = sandbox.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
-    let mut plan = Plan::keeping(Sandbox::Keep { id: sandbox.id.clone(), attempt });
-    let initialised = initialise(pod, observed, probes, init, containers, &mut plan);
-    if plan.kill_pod || !initialised {
-        return plan;
+    fn containers(self) -> &'a [Container] {
+        self.pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default()
     }
-    let mut keeping = 0;
-    for container in containers {
-        let newest = observed.container(&container.name);
-        match newest.filter(|seen| seen.state == State::Running) {
-            Some(seen) => match reason_to_stop(container, seen, probes) {
-                Some((message, why, again)) => {
-                    plan.kill.push(Kill { id: seen.id.clone(), name: seen.name.clone(), message, why });
-                    if again || restart::after_exit(pod, container, 1) {
-                        plan.start.push(container.name.clone());
-                    }
-                }
-                None => keeping += 1,
-            },
-            None => {
-                if restart::wanted(pod, container, newest) {
-                    kill_unknown(newest, &mut plan);
-                    plan.start.push(container.name.clone());
-                }
-            }
-        }
-    }
-    if keeping == 0 && plan.start.is_empty() {
-        // Sidecars alone keep no Pod alive.
-        plan.kill_pod = true;
-        plan.kill.clear();
-        plan.start_init.clear();
-    }
-    plan
-}
 
-/// Nobody knows whether it runs, so it is stopped before another takes its place.
-fn kill_unknown(newest: Option<&Seen>, plan: &mut Plan) {
-    if let Some(seen) = newest.filter(|seen| seen.state == State::Unknown) {
-        let message = format!("Container is in {:?} state, try killing it before restart", "unknown");
-        plan.kill.push(Kill { id: seen.id.clone(), name: seen.name.clone(), message, why: Why::Other });
-    }
-}
-
-/// The message, the reason, and whether it starts again whatever the policy says.
-fn reason_to_stop(container: &Container, seen: &Seen, probes: &Verdicts) -> Option<(String, Why, bool)> {
-    let name = &container.name;
-    if seen.hash != identity::hash(container) {
-        return Some((format!("Container {name} definition changed, will be restarted"), Why::Other, true));
-    }
-    if probes.verdict(&seen.id, Kind::Liveness) == Some(false) {
-        return Some((format!("Container {name} failed liveness probe, will be restarted"), Why::Liveness, false));
-    }
-    if probes.verdict(&seen.id, Kind::Startup) == Some(false) {
-        return Some((format!("Container {name} failed startup probe, will be restarted"), Why::Startup, false));
-    }
-    None
-}
-
-/// Whether the containers may start. Only what happened in the present sandbox counts.
-fn initialise(
-    pod: &Pod,
-    observed: &Observed,
-    probes: &Verdicts,
-    init: &[Container],
-    containers: &[Container],
-    plan: &mut Plan,
-) -> bool {
-    let sandbox = &observed.sandboxes[0].id;
-    let seen = |container: &Container| observed.container_in(sandbox, &container.name);
-    let begun = containers.iter().any(|container| seen(container).is_some());
-    // The runtime may have been rid of old init containers: those before the last one that is left have done their work.
-    let reached = if begun { init.len() } else { init.iter().rposition(|it| seen(it).is_some()).unwrap_or(0) };
-    for (index, container) in init.iter().enumerate() {
-        let newest = seen(container);
-        let decided = if is_sidecar(container) {
-            sidecar(pod, container, newest, probes, plan)
-        } else if index < reached {
-            Next::Go
-        } else {
-            plain(pod, container, newest, plan)
+    fn with_new_sandbox(self, changed: Changed) -> Plan {
+        let mut plan = Plan::keeping(Sandbox::Create { attempt: changed.attempt, replaces: changed.replaces });
+        plan.kill_pod = !self.observed.sandboxes.is_empty();
+        let wanted = |container: &&Container| {
+            let ended = self.observed.container(&container.name).filter(|seen| seen.state == State::Exited);
+            // In a new sandbox everything starts anew that has not come to its end.
+            ended.is_none_or(|seen| restart::after_exit(self.pod, container, seen.exit_code))
         };
-        match decided {
-            Next::Go => {}
-            Next::Wait if index < reached => {}
-            Next::Wait => return false,
-            Next::Fail => {
-                plan.kill_pod = true;
-                return false;
+        let start: Vec<String> = self.containers().iter().filter(wanted).map(|it| it.name.clone()).collect();
+        if start.is_empty() || self.failed_for_good() {
+            plan.sandbox = Sandbox::None;
+            return plan;
+        }
+        match self.init_containers().first() {
+            Some(first) => plan.start_init.push(first.name.clone()),
+            None => plan.start = start,
+        }
+        plan
+    }
+
+    /// An init container has failed and none of the policies lets it try again.
+    fn failed_for_good(self) -> bool {
+        self.init_containers().iter().filter(|container| !is_sidecar(container)).any(|container| {
+            self.observed.container(&container.name).is_some_and(|seen| {
+                seen.state == State::Exited
+                    && seen.exit_code != 0
+                    && !restart::after_exit(self.pod, container, seen.exit_code)
+            })
+        })
+    }
+
+    fn in_sandbox(self) -> Plan {
+        let sandbox = &self.observed.sandboxes[0];
+        let attempt = sandbox.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
+        let mut plan = Plan::keeping(Sandbox::Keep { id: sandbox.id.clone(), attempt });
+        let ephemeral = ephemeral::containers(self.pod).into_iter().map(|container| container.name);
+        plan.start_ephemeral = ephemeral.filter(|name| self.observed.container(name).is_none()).collect();
+        let initialised = self.initialise(&mut plan);
+        if plan.kill_pod || !initialised {
+            return plan;
+        }
+        let keeping = self.containers().iter().filter(|container| self.keep_or_start(container, &mut plan)).count();
+        if keeping == 0 && plan.start.is_empty() {
+            // Sidecars alone keep no Pod alive.
+            plan = Plan { kill_pod: true, ..Plan::keeping(plan.sandbox) };
+        }
+        plan
+    }
+
+    /// Whether the container runs and shall go on.
+    fn keep_or_start(self, container: &Container, plan: &mut Plan) -> bool {
+        let newest = self.observed.container(&container.name);
+        if let Some(seen) = newest.filter(|seen| seen.state == State::Running) {
+            let Some((message, why, again)) = self.reason_to_stop(container, seen) else { return true };
+            plan.kill.push(Kill { id: seen.id.clone(), name: seen.name.clone(), message, why });
+            if again || restart::after_exit(self.pod, container, 1) {
+                plan.start.push(container.name.clone());
+            }
+        } else if restart::wanted(self.pod, container, newest) {
+            kill_unknown(newest, plan);
+            plan.start.push(container.name.clone());
+        }
+        false
+    }
+
+    /// The message, the reason, and whether it starts again whatever the policy says.
+    fn reason_to_stop(self, container: &Container, seen: &Seen) -> Option<(String, Why, bool)> {
+        let name = &container.name;
+        if seen.hash != identity::hash(container) {
+            return Some((format!("Container {name} definition changed, will be restarted"), Why::Other, true));
+        }
+        if self.probes.verdict(&seen.id, Kind::Liveness) == Some(false) {
+            return Some((format!("Container {name} failed liveness probe, will be restarted"), Why::Liveness, false));
+        }
+        if self.probes.verdict(&seen.id, Kind::Startup) == Some(false) {
+            return Some((format!("Container {name} failed startup probe, will be restarted"), Why::Startup, false));
+        }
+        None
+    }
+
+    /// Whether the containers may start. Only what happened in the present sandbox counts.
+    fn initialise(self, plan: &mut Plan) -> bool {
+        let sandbox = &self.observed.sandboxes[0].id;
+        let seen = |container: &Container| self.observed.container_in(sandbox, &container.name);
+        let init = self.init_containers();
+        let begun = self.containers().iter().any(|container| seen(container).is_some());
+        // The runtime may have been rid of old init containers: those before the last one that is left have done their work.
+        let reached = if begun { init.len() } else { init.iter().rposition(|it| seen(it).is_some()).unwrap_or(0) };
+        for (index, container) in init.iter().enumerate() {
+            let newest = seen(container);
+            let decided = if is_sidecar(container) {
+                self.sidecar(container, newest, plan)
+            } else if index < reached {
+                Next::Go
+            } else {
+                self.plain(container, newest, plan)
+            };
+            match decided {
+                Next::Go => {}
+                Next::Wait if index < reached => {}
+                Next::Wait => return false,
+                Next::Fail => {
+                    plan.kill_pod = true;
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn plain(self, container: &Container, newest: Option<&Seen>, plan: &mut Plan) -> Next {
+        match newest {
+            Some(seen) if seen.state == State::Running => Next::Wait,
+            Some(seen) if seen.state == State::Exited && seen.exit_code == 0 => Next::Go,
+            Some(seen) if seen.state == State::Exited && !restart::after_exit(self.pod, container, seen.exit_code) => {
+                Next::Fail
+            }
+            other => {
+                kill_unknown(other, plan);
+                plan.start_init.push(container.name.clone());
+                Next::Wait
             }
         }
     }
-    true
+
+    fn sidecar(self, container: &Container, newest: Option<&Seen>, plan: &mut Plan) -> Next {
+        let Some(seen) = newest.filter(|seen| seen.state == State::Running) else {
+            if restart::wanted(self.pod, container, newest) {
+                kill_unknown(newest, plan);
+                plan.start_init.push(container.name.clone());
+            }
+            return Next::Wait;
+        };
+        if let Some((message, why, _)) = self.reason_to_stop(container, seen) {
+            plan.kill.push(Kill { id: seen.id.clone(), name: seen.name.clone(), message, why });
+            plan.start_init.push(container.name.clone());
+            return Next::Wait;
+        }
+        let started = container.startup_probe.is_none() || self.probes.verdict(&seen.id, Kind::Startup) == Some(true);
+        if started { Next::Go } else { Next::Wait }
+    }
 }
 
 enum Next {
@@ -249,34 +284,12 @@ enum Next {
     Fail,
 }
 
-fn plain(pod: &Pod, container: &Container, newest: Option<&Seen>, plan: &mut Plan) -> Next {
-    match newest {
-        Some(seen) if seen.state == State::Running => Next::Wait,
-        Some(seen) if seen.state == State::Exited && seen.exit_code == 0 => Next::Go,
-        Some(seen) if seen.state == State::Exited && !restart::after_exit(pod, container, seen.exit_code) => Next::Fail,
-        other => {
-            kill_unknown(other, plan);
-            plan.start_init.push(container.name.clone());
-            Next::Wait
-        }
+/// Nobody knows whether it runs, so it is stopped before another takes its place.
+fn kill_unknown(newest: Option<&Seen>, plan: &mut Plan) {
+    if let Some(seen) = newest.filter(|seen| seen.state == State::Unknown) {
+        let message = format!("Container is in {:?} state, try killing it before restart", "unknown");
+        plan.kill.push(Kill { id: seen.id.clone(), name: seen.name.clone(), message, why: Why::Other });
     }
-}
-
-fn sidecar(pod: &Pod, container: &Container, newest: Option<&Seen>, probes: &Verdicts, plan: &mut Plan) -> Next {
-    let Some(seen) = newest.filter(|seen| seen.state == State::Running) else {
-        if restart::wanted(pod, container, newest) {
-            kill_unknown(newest, plan);
-            plan.start_init.push(container.name.clone());
-        }
-        return Next::Wait;
-    };
-    if let Some((message, why, _)) = reason_to_stop(container, seen, probes) {
-        plan.kill.push(Kill { id: seen.id.clone(), name: seen.name.clone(), message, why });
-        plan.start_init.push(container.name.clone());
-        return Next::Wait;
-    }
-    let started = container.startup_probe.is_none() || probes.verdict(&seen.id, Kind::Startup) == Some(true);
-    if started { Next::Go } else { Next::Wait }
 }
 
 #[cfg(test)]

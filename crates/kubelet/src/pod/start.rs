@@ -8,7 +8,7 @@ use xebec_cri::v1::PodSandboxConfig;
 
 use super::observed::Observed;
 use super::status::Failure;
-use super::{container, files, identity};
+use super::{container, ephemeral, files, identity};
 use crate::context::Context;
 use crate::env::Lookup;
 use crate::hook;
@@ -60,6 +60,9 @@ impl Start<'_> {
             restart_count: self.restart_count(),
             ips: self.ips,
             volumes: self.volumes,
+            target: self
+                .target()
+                .map_err(|message| fail(Failed::new("CreateContainerConfigError", message.as_str()), &message))?,
         };
         let config = container::config(self.context, self.pod, self.container, &moment).await;
         let config =
@@ -95,6 +98,13 @@ impl Start<'_> {
             self.context.events.warning(&about, "FailedPostStartHook", "PostStartHook failed");
             Failed::new("PostStartHookError", message)
         })
+    }
+
+    /// The container that an ephemeral one wants to look into.
+    fn target(&self) -> Result<Option<&str>, String> {
+        let Some(name) = ephemeral::target(self.pod, &self.container.name) else { return Ok(None) };
+        let found = self.observed.running().find(|seen| seen.name == name);
+        found.map(|seen| Some(seen.id.as_str())).ok_or_else(|| format!("unable to find target container {name:?}"))
     }
 
     fn restart_count(&self) -> u32 {

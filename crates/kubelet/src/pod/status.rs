@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{Observed, Seen, State};
 use super::phase::{self, Circumstances};
-use super::{conditions, restart};
+use super::{conditions, ephemeral, restart};
 use crate::probe::{Kind, Verdicts};
 use crate::qos::{Class, is_sidecar};
 
@@ -50,6 +50,8 @@ pub fn status(basis: &Basis<'_>) -> PodStatus {
     let init_specs = spec.init_containers.as_deref().unwrap_or_default();
     let mut init = of_containers(basis, init_specs, basis.old.init_container_statuses.as_deref(), true);
     let mut containers = of_containers(basis, &spec.containers, basis.old.container_statuses.as_deref(), false);
+    let ephemeral = ephemeral::containers(pod);
+    let ephemeral = of_containers(basis, &ephemeral, basis.old.ephemeral_container_statuses.as_deref(), false);
     mark_ready(basis, init_specs, &mut init);
     mark_ready(basis, &spec.containers, &mut containers);
     containers.sort_by(|a, b| a.name.cmp(&b.name));
@@ -75,6 +77,7 @@ pub fn status(basis: &Basis<'_>) -> PodStatus {
         conditions: Some(conditions),
         container_statuses: Some(containers),
         init_container_statuses: (!init.is_empty()).then_some(init),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         host_ip: basis.host_ips.first().cloned(),
         host_ips: Some(basis.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: ips.first().cloned(),
@@ -138,21 +141,14 @@ fn of_containers(
     old: Option<&[ContainerStatus]>,
     init: bool,
 ) -> Vec<ContainerStatus> {
-    let has_init =
-        basis.pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref()).is_some_and(|it| !it.is_empty());
-    let default_reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
     let old_of = |name: &str| old.unwrap_or_default().iter().find(|status| status.name == name);
-    specs
-        .iter()
-        .map(|container| of_container(basis, container, old_of(&container.name), default_reason, init))
-        .collect()
+    specs.iter().map(|container| of_container(basis, container, old_of(&container.name), init)).collect()
 }
 
 fn of_container(
     basis: &Basis<'_>,
     container: &Container,
     old: Option<&ContainerStatus>,
-    default_reason: &str,
     init: bool,
 ) -> ContainerStatus {
     let mut instances = basis.observed.containers.iter().filter(|seen| seen.name == container.name);
@@ -166,7 +162,7 @@ fn of_container(
             };
             status
         }
-        None => never_seen(basis, container, old, default_reason),
+        None => never_seen(basis, container, old),
     };
     if newest.is_none() && init && !is_sidecar(container) && regular_created(basis) && is_waiting(&status) {
         status.state = Some(ended(ContainerStateTerminated {
@@ -205,12 +201,10 @@ fn is_waiting(status: &ContainerStatus) -> bool {
 }
 
 /// The runtime holds no instance of it: it was not created yet, or it was removed.
-fn never_seen(
-    basis: &Basis<'_>,
-    container: &Container,
-    old: Option<&ContainerStatus>,
-    default_reason: &str,
-) -> ContainerStatus {
+fn never_seen(basis: &Basis<'_>, container: &Container, old: Option<&ContainerStatus>) -> ContainerStatus {
+    let init = basis.pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
+    let default_reason =
+        if init.is_some_and(|init| !init.is_empty()) { "PodInitializing" } else { "ContainerCreating" };
     if let Some(old) = old
         && old.state.as_ref().is_some_and(|state| state.terminated.is_some())
     {
@@ -391,3 +385,6 @@ pub fn terminated(mut status: PodStatus) -> PodStatus {
     }
     status
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use xebec_cri::v1::PodSandboxState;
 
 use super::identity;
 use super::observed::{Observed, Seen};
-use super::plan::Why;
+use super::plan::{Kill, Why};
 use crate::context::Context;
 use crate::hook;
 use crate::probe::action::Place;
@@ -57,23 +57,23 @@ fn grace_for(pod: &Pod, container: &Container, why: Why) -> Duration {
     }
 }
 
+/// A container that is being stopped.
+struct Target<'a> {
+    id: &'a str,
+    spec: &'a Container,
+}
+
 impl Stopping {
     /// Stops one container for a reason of its own.
-    pub async fn container(
-        &self,
-        stop: &Stop<'_>,
-        id: &str,
-        name: &str,
-        why: Why,
-        message: &str,
-    ) -> Result<(), xebec_cri::Error> {
-        let Some(spec) = spec_of(stop.pod, name) else {
-            return stop.context.runtime.stop_container(id, LEAST_GRACE).await;
+    pub async fn container(&self, stop: &Stop<'_>, kill: &Kill) -> Result<(), xebec_cri::Error> {
+        let runtime = &stop.context.runtime;
+        let Some(spec) = spec_of(stop.pod, &kill.name) else {
+            return runtime.stop_container(&kill.id, LEAST_GRACE).await;
         };
-        let grace = grace_for(stop.pod, spec, why);
-        self.announce(stop, id, spec, message);
-        let left = self.pre_stop(stop, id, spec, grace).await;
-        stop.context.runtime.stop_container(id, left).await
+        let target = Target { id: &kill.id, spec };
+        self.announce(stop, &target, &kill.message);
+        let left = self.pre_stop(stop, &target, grace_for(stop.pod, spec, kill.why)).await;
+        runtime.stop_container(&kill.id, left).await
     }
 
     /// Stops everything that runs, then the sandboxes.
@@ -108,26 +108,28 @@ impl Stopping {
     /// Announces and runs the hook; returns what is left of the grace.
     async fn prepared(&self, stop: &Stop<'_>, seen: &Seen, grace: Duration) -> Duration {
         let Some(spec) = spec_of(stop.pod, &seen.name) else { return grace.max(LEAST_GRACE) };
-        self.announce(stop, &seen.id, spec, &format!("Stopping container {}", seen.name));
-        self.pre_stop(stop, &seen.id, spec, grace).await
+        let target = Target { id: &seen.id, spec };
+        self.announce(stop, &target, &format!("Stopping container {}", seen.name));
+        self.pre_stop(stop, &target, grace).await
     }
 
-    fn announce(&self, stop: &Stop<'_>, id: &str, container: &Container, message: &str) {
-        if !self.begun.lock().contains(id) {
-            let about = identity::reference(stop.pod, Some(&container.name));
+    fn announce(&self, stop: &Stop<'_>, target: &Target<'_>, message: &str) {
+        if !self.begun.lock().contains(target.id) {
+            let about = identity::reference(stop.pod, Some(&target.spec.name));
             stop.context.events.normal(&about, "Killing", message);
         }
     }
 
-    async fn pre_stop(&self, stop: &Stop<'_>, id: &str, container: &Container, grace: Duration) -> Duration {
-        let first = self.begun.lock().insert(id.to_owned());
+    async fn pre_stop(&self, stop: &Stop<'_>, target: &Target<'_>, grace: Duration) -> Duration {
+        let first = self.begun.lock().insert(target.id.to_owned());
+        let container = target.spec;
         let handler = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
         let Some(handler) = handler.filter(|_| first && !grace.is_zero()) else { return grace.max(LEAST_GRACE) };
         let place = Place {
             runtime: &*stop.context.runtime,
             pod: stop.pod,
             container,
-            container_id: id,
+            container_id: target.id,
             pod_ip: stop.ips.first().map(String::as_str).unwrap_or_default(),
         };
         let clock = &stop.context.clock;

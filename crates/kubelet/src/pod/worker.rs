@@ -196,15 +196,18 @@ impl Worker {
     async fn sync_while_watching(&self) -> Next {
         let round = self.sync();
         tokio::pin!(round);
-        let mut knocked = false;
-        loop {
-            tokio::select! {
-                next = &mut round => return if knocked { Next::Now } else { next },
-                () = self.bell.notify.notified() => {
-                    knocked = true;
-                    self.refresh().await;
-                }
+        let knocked = AtomicBool::new(false);
+        // Both are polled side by side: a step may hold what the other waits for.
+        let watch = async {
+            loop {
+                self.bell.notify.notified().await;
+                knocked.store(true, Ordering::Relaxed);
+                self.refresh().await;
             }
+        };
+        tokio::select! {
+            next = &mut round => if knocked.load(Ordering::Relaxed) { Next::Now } else { next },
+            () = watch => Next::Now,
         }
     }
 
@@ -286,19 +289,22 @@ impl Worker {
         loop {
             let pod = assignment.borrow_and_update().pod.clone();
             let grace = stop::grace_of(&pod);
-            let attempt = self.stop_with(&pod, grace);
-            tokio::pin!(attempt);
-            let result = loop {
-                tokio::select! {
-                    result = &mut attempt => break Some(result),
-                    () = self.bell.notify.notified() => self.refresh().await,
-                    changed = assignment.changed() => {
-                        let shorter = stop::grace_of(&assignment.borrow().pod) < grace;
-                        if changed.is_ok() && shorter {
-                            break None;
-                        }
-                    }
+            let shortened = async {
+                let shorter = |assignment: &Assignment| stop::grace_of(&assignment.pod) < grace;
+                if assignment.wait_for(shorter).await.is_err() {
+                    std::future::pending::<()>().await;
                 }
+            };
+            let follow = async {
+                loop {
+                    self.bell.notify.notified().await;
+                    self.refresh().await;
+                }
+            };
+            let result = tokio::select! {
+                result = self.stop_with(&pod, grace) => Some(result),
+                () = shortened => None,
+                () = follow => None,
             };
             match result {
                 Some(Ok(())) => return,

@@ -27,14 +27,16 @@ pub struct Content {
 /// Relative paths without `..`, and what is to be read there.
 pub type Payload = BTreeMap<PathBuf, Content>;
 
-/// Makes `volume` show exactly `payload`. Returns whether anything changed.
-pub fn write(
-    kernel: &dyn Kernel,
-    volume: &Path,
-    payload: &Payload,
-    ownership: &Ownership,
-    now: Timestamp,
-) -> io::Result<bool> {
+/// The volume that is written.
+pub struct Target<'a> {
+    pub kernel: &'a dyn Kernel,
+    pub path: &'a Path,
+    pub ownership: Ownership,
+}
+
+/// Makes the volume show exactly `payload`. Returns whether anything changed.
+pub fn write(target: &Target<'_>, payload: &Payload, now: Timestamp) -> io::Result<bool> {
+    let Target { kernel, path: volume, ownership } = target;
     let old = fs::read_link(volume.join(DATA)).ok();
     if let Some(old) = &old
         && shows(&volume.join(old), payload)
@@ -50,10 +52,10 @@ pub fn write(
     fs::create_dir(&directory)?;
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))?;
     for (path, content) in payload {
-        write_file(kernel, &directory, path, content)?;
+        write_file(*kernel, &directory, path, content)?;
     }
     // The whole volume: its own directory belongs to the group too.
-    ownership.apply(kernel, volume)?;
+    ownership.apply(*kernel, volume)?;
     let next = volume.join(NEXT);
     let _ = fs::remove_file(&next);
     symlink(&name, &next)?;
@@ -135,7 +137,8 @@ mod tests {
         let volume = tempfile::tempdir().unwrap();
         for (step, (files, changes)) in steps.iter().enumerate() {
             let now = Timestamp::from_second(step as i64).unwrap();
-            let changed = write(&Unprivileged, volume.path(), &payload(files), &Ownership::default(), now).unwrap();
+            let target = Target { kernel: &Unprivileged, path: volume.path(), ownership: Ownership::default() };
+            let changed = write(&target, &payload(files), now).unwrap();
             assert_eq!(changed, *changes, "step {step}");
             for (path, text) in *files {
                 assert_eq!(fs::read_to_string(volume.path().join(path)).unwrap(), *text);

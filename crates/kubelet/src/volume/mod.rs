@@ -27,6 +27,7 @@ use crate::kernel::Kernel;
 use crate::qos;
 use atomic::Payload;
 use payload::{Choice, DEFAULT_MODE};
+use token::Asker;
 pub use token::Tokens;
 
 /// Why one volume cannot be set up; the text goes into the Pod's event.
@@ -101,7 +102,7 @@ async fn set_up_one(
             optional: source.optional == Some(true),
         };
         let payload = config_map(around, &source.name, &choice).await?;
-        return write(around, &volume.name, "configmap", Medium::Disk, &payload);
+        return write(around, &volume.name, CONFIG_MAP, &payload);
     }
     if let Some(source) = &volume.secret {
         let choice = Choice {
@@ -110,16 +111,16 @@ async fn set_up_one(
             optional: source.optional == Some(true),
         };
         let payload = secret(around, source.secret_name.as_deref().unwrap_or_default(), &choice).await?;
-        return write(around, &volume.name, "secret", Medium::Memory(None), &payload);
+        return write(around, &volume.name, SECRET, &payload);
     }
     if let Some(source) = &volume.downward_api {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         let payload = payload::of_downward(source.items.as_deref().unwrap_or_default(), mode, around.facts)?;
-        return write(around, &volume.name, "downward-api", Medium::Memory(None), &payload);
+        return write(around, &volume.name, DOWNWARD_API, &payload);
     }
     if let Some(source) = &volume.projected {
         let payload = projected(around, source, tokens, renew).await?;
-        return write(around, &volume.name, "projected", Medium::Memory(None), &payload);
+        return write(around, &volume.name, PROJECTED, &payload);
     }
     Err(VolumeError::Content("no volume plugin matched".into()))
 }
@@ -164,7 +165,8 @@ async fn projected(
             all.extend(payload::of_downward(items, default_mode, around.facts)?);
         }
         if let Some(part) = &part.service_account_token {
-            let (token, next) = tokens.get(around.client, around.facts.pod, part, around.now).await?;
+            let (token, next) =
+                tokens.get(&Asker { client: around.client, pod: around.facts.pod, now: around.now }, part).await?;
             *renew = Some(renew.map_or(next, |earlier| earlier.min(next)));
             let ownership = Ownership::of(around.facts.pod);
             let user = common_user(around.facts.pod);
@@ -187,6 +189,17 @@ enum Medium {
     Memory(Option<u64>),
 }
 
+/// A kind of volume that the agent fills: how its directory is named, and where its content lies.
+struct Plugin {
+    name: &'static str,
+    medium: Medium,
+}
+
+const CONFIG_MAP: Plugin = Plugin { name: "configmap", medium: Medium::Disk };
+const SECRET: Plugin = Plugin { name: "secret", medium: Medium::Memory(None) };
+const DOWNWARD_API: Plugin = Plugin { name: "downward-api", medium: Medium::Memory(None) };
+const PROJECTED: Plugin = Plugin { name: "projected", medium: Medium::Memory(None) };
+
 fn directory(around: &Surroundings<'_>, name: &str, kind: &str) -> PathBuf {
     around.pod_dir.join("volumes").join(format!("kubernetes.io~{kind}")).join(name)
 }
@@ -207,18 +220,13 @@ fn make(kernel: &dyn Kernel, path: &Path, medium: Medium) -> Result<bool, Volume
     Ok(new)
 }
 
-fn write(
-    around: &Surroundings<'_>,
-    name: &str,
-    kind: &str,
-    medium: Medium,
-    payload: &Payload,
-) -> Result<PathBuf, VolumeError> {
-    let path = directory(around, name, kind);
-    make(around.kernel, &path, medium)?;
+/// Writes the content of a volume of that name into its directory.
+fn write(around: &Surroundings<'_>, name: &str, plugin: Plugin, payload: &Payload) -> Result<PathBuf, VolumeError> {
+    let path = directory(around, name, plugin.name);
+    make(around.kernel, &path, plugin.medium)?;
     let ownership = Ownership { writable: false, ..Ownership::of(around.facts.pod) };
-    atomic::write(around.kernel, &path, payload, &ownership, around.now)
-        .map_err(|error| VolumeError::file("write", &path, error))?;
+    let target = atomic::Target { kernel: around.kernel, path: &path, ownership };
+    atomic::write(&target, payload, around.now).map_err(|error| VolumeError::file("write", &path, error))?;
     Ok(path)
 }
 

@@ -21,6 +21,13 @@ pub struct Tokens {
     held: HashMap<(String, i64), Held>,
 }
 
+/// For whom tokens are asked for, and when.
+pub struct Asker<'a> {
+    pub client: &'a Client,
+    pub pod: &'a Pod,
+    pub now: Timestamp,
+}
+
 struct Held {
     token: String,
     expires: Timestamp,
@@ -31,11 +38,10 @@ impl Tokens {
     /// The token and when to come back for the next.
     pub async fn get(
         &mut self,
-        client: &Client,
-        pod: &Pod,
+        asker: &Asker<'_>,
         wanted: &ServiceAccountTokenProjection,
-        now: Timestamp,
     ) -> Result<(String, Timestamp), VolumeError> {
+        let now = asker.now;
         let audience = wanted.audience.clone().unwrap_or_default();
         let key = (audience.clone(), wanted.expiration_seconds.unwrap_or(3600));
         if let Some(held) = self.held.get(&key)
@@ -43,7 +49,7 @@ impl Tokens {
         {
             return Ok((held.token.clone(), held.renew));
         }
-        match request(client, pod, audience, key.1).await {
+        match request(asker.client, asker.pod, audience, key.1).await {
             Ok((token, expires)) => {
                 let renew = renewal(now, expires);
                 self.held.insert(key, Held { token: token.clone(), expires, renew });

@@ -30,7 +30,7 @@ pub struct Options {
     node: NodeOptions,
 }
 
-pub async fn run(options: Options, global: &super::verbs::Global) -> anyhow::Result<i32> {
+pub async fn run(options: Options, global: &xebec_cli::Global) -> anyhow::Result<i32> {
     let data = DataDir::new(&options.data_dir);
     let kubeconfig = global.kubeconfig.clone().unwrap_or_else(|| data.admin_kubeconfig());
     let clock = SystemClock::shared();

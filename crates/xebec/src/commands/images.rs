@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
+use xebec_kubelet::image::imported::Record;
 
 use crate::data_dir::{self, DataDir};
 
@@ -27,13 +29,37 @@ enum Command {
 
 pub async fn run(options: Options) -> anyhow::Result<i32> {
     let Command::Import { files, data_dir } = options.command;
-    let socket = DataDir::new(data_dir).containerd().join("c.sock");
+    let data = DataDir::new(data_dir);
+    let record = Record::at(data.imported_images());
+    let socket = data.containerd().join("c.sock");
     if !socket.exists() {
         anyhow::bail!("there is no containerd at {}: start a node with 'xebec up' first", socket.display());
     }
     for file in files {
         let said = xebec_cri::containerd::import_images(&socket, &file).await?;
-        print!("{said}");
+        let names: Vec<String> = said.lines().filter_map(imported_name).map(str::to_owned).collect();
+        record
+            .add(names.iter().cloned())
+            .with_context(|| format!("cannot write {}", data.imported_images().display()))?;
+        names.iter().for_each(|name| println!("imported {name}"));
     }
     Ok(0)
+}
+
+/// The image in a line of what ctr says: `unpacking NAME (sha256:…)...done` until 1.7, `NAME saved` from 2.0.
+fn imported_name(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let name = line.strip_prefix("unpacking ").unwrap_or(line).split_whitespace().next()?;
+    (name.contains('/') && name.contains(':')).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_of_imported_images() {
+        let check = |line: &str, expected: Option<&str>| assert_eq!(super::imported_name(line), expected);
+        check("unpacking docker.io/library/redis:latest (sha256:abc)...done", Some("docker.io/library/redis:latest"));
+        check("docker.io/library/redis:latest     saved", Some("docker.io/library/redis:latest"));
+        check("elapsed: 0.9 s", None);
+    }
 }

@@ -6,7 +6,6 @@ pub mod down;
 pub mod images;
 pub mod server;
 pub mod up;
-pub mod verbs;
 
 use clap::{Parser, Subcommand};
 
@@ -15,7 +14,7 @@ use clap::{Parser, Subcommand};
 #[command(name = "xebec", version, about)]
 pub struct CommandLine {
     #[command(flatten)]
-    pub global: verbs::Global,
+    pub global: xebec_cli::Global,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -33,7 +32,7 @@ pub enum Command {
     /// Manage the images of the node
     Images(images::Options),
     #[command(flatten)]
-    Verb(verbs::Verb),
+    Verb(xebec_cli::Verb),
 }
 
 /// Runs a command; the number is the exit code.
@@ -44,6 +43,6 @@ pub async fn run(line: CommandLine) -> anyhow::Result<i32> {
         Command::Up(options) => up::run(options).await,
         Command::Down(options) => down::run(options).await,
         Command::Images(options) => images::run(options).await,
-        Command::Verb(verb) => verbs::run(&line.global, verb).await,
+        Command::Verb(verb) => Ok(xebec_cli::run(&line.global, verb).await),
     }
 }

@@ -43,7 +43,8 @@ async fn bounds_are_held() {
 
 #[tokio::test]
 async fn defaults_are_filled_in() {
-    let limit = json!({"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m", "memory": "8Mi"}});
+    let limit =
+        json!({"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m", "memory": "8Mi"}});
     let pod = pod(limit, json!({"requests": {"memory": "16Mi"}})).await.unwrap();
     let resources = pod.spec.as_ref().unwrap().containers[0].resources.as_ref();
     let expected = json!({"limits": {"cpu": "1"}, "requests": {"cpu": "100m", "memory": "16Mi"}});

@@ -75,7 +75,8 @@ async fn pods_and_accounts_may_do_without_a_token() {
 async fn a_missing_account_is_told() {
     let registry = house(json!({"metadata": {"name": "default"}})).await;
     let error = pod(&registry, json!({"serviceAccountName": "robot"})).await.unwrap_err();
-    let expected = "pods \"p\" is forbidden: error looking up service account ns/robot: serviceaccount \"robot\" not found";
+    let expected =
+        "pods \"p\" is forbidden: error looking up service account ns/robot: serviceaccount \"robot\" not found";
     assert_eq!(error, expected);
 }
 

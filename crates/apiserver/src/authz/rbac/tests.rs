@@ -14,10 +14,13 @@ fn user(name: &str, groups: &[&str]) -> Arc<User> {
 async fn house() -> Arc<Registry> {
     let registry = testing::registry().await;
     bootstrap::run(&registry, "10.1.2.3:6443".parse().unwrap()).await.unwrap();
-    create::<Role>(&registry, json!({
-        "metadata": {"name": "reader", "namespace": "default"},
-        "rules": [{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}]
-    }))
+    create::<Role>(
+        &registry,
+        json!({
+            "metadata": {"name": "reader", "namespace": "default"},
+            "rules": [{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}]
+        }),
+    )
     .await
     .unwrap();
     let role = |kind: &str, name: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
@@ -78,11 +81,14 @@ async fn bindings_decide() {
     let by = r#"RBAC: allowed by ClusterRoleBinding "system:kube-scheduler" of ClusterRole "system:kube-scheduler" to User "system:kube-scheduler""#;
     check(&rbac, &scheduler, "create - pods/binding default a", true, by).await;
 
-    create::<ClusterRoleBinding>(&registry, json!({
-        "metadata": {"name": "jane"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
-        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "jane"}]
-    }))
+    create::<ClusterRoleBinding>(
+        &registry,
+        json!({
+            "metadata": {"name": "jane"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "jane"}]
+        }),
+    )
     .await
     .unwrap();
     let by = r#"RBAC: allowed by ClusterRoleBinding "jane" of ClusterRole "view" to User "jane""#;
@@ -94,7 +100,8 @@ async fn nobody_gives_away_what_he_has_not() {
     let registry = house().await;
     let ops = user("joe", &["ops", "system:authenticated"]);
     let role = |rules: serde_json::Value| json!({"metadata": {"name": "new", "namespace": "default"}, "rules": rules});
-    let secrets = json!([{"verbs": ["get", "list"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"]}]);
+    let secrets =
+        json!([{"verbs": ["get", "list"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"]}]);
     let error = create_as::<Role>(&registry, &ops, role(secrets)).await.err().unwrap();
     let expected = "roles.rbac.authorization.k8s.io \"new\" is forbidden: user \"joe\" (groups=[\"ops\" \"system:authenticated\"]) \
                     is attempting to grant RBAC permissions not currently held:\n\
@@ -102,15 +109,17 @@ async fn nobody_gives_away_what_he_has_not() {
     assert_eq!(error.to_string(), expected);
     let pods = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
     create_as::<Role>(&registry, &ops, role(pods)).await.unwrap();
-    let binding = |name: &str| json!({
-        "metadata": {"name": name, "namespace": "default"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
-    });
+    let binding = |name: &str| {
+        json!({
+            "metadata": {"name": name, "namespace": "default"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+        })
+    };
     create_as::<RoleBinding>(&registry, &ops, binding("view")).await.unwrap();
     let error = create_as::<RoleBinding>(&registry, &ops, binding("cluster-admin")).await.err().unwrap();
     assert_eq!(error.code(), 403, "{error}");
     let error = create_as::<RoleBinding>(&registry, &ops, binding("missing")).await.err().unwrap();
-    assert_eq!(error.to_string(), "clusterrole.rbac.authorization.k8s.io \"missing\" not found");
+    assert_eq!(error.to_string(), "rolebindings.rbac.authorization.k8s.io \"missing\" not found");
 }
 
 #[tokio::test]
@@ -118,7 +127,8 @@ async fn refusals_read_as_upstreams() {
     let registry = house().await;
     let union = Union(vec![Arc::new(crate::authz::node::Node::new(registry.clone())), Arc::new(Rbac::new(registry))]);
     let node = user("system:node:n1", &["system:nodes"]);
-    let request = Attributes { verb: "list", resource: "pods", is_resource: true, version: "v1", ..Attributes::new(&node) };
+    let request =
+        Attributes { verb: "list", resource: "pods", is_resource: true, version: "v1", ..Attributes::new(&node) };
     let verdict = union.authorize(&request).await;
     assert_eq!(
         request.refusal(&verdict.reason).to_string(),

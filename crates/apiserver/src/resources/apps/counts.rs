@@ -6,6 +6,8 @@ use crate::resources::validation::numbers::not_negative;
 
 const TOO_MANY: &str = "cannot be greater than status.replicas";
 
+pub const MORE_THAN_READY: &str = "cannot be greater than readyReplicas";
+
 pub struct Counts<'a> {
     pub replicas: i32,
     /// Parts of `replicas` by their field's name.
@@ -36,8 +38,7 @@ pub fn validate(counts: &Counts<'_>, old_collisions: Option<i32>) -> FieldErrors
     }
     let (available, ready) = (counts.available.unwrap_or(0), counts.ready.unwrap_or(0));
     if available > ready {
-        let about = "cannot be greater than readyReplicas";
-        errors.push(FieldError::invalid(&path.child("availableReplicas"), available, about));
+        errors.push(FieldError::invalid(&path.child("availableReplicas"), available, MORE_THAN_READY));
     }
     collisions(&mut errors, counts.collisions, old_collisions);
     errors

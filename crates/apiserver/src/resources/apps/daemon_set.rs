@@ -13,9 +13,11 @@ use crate::resources::core::pod_defaults::{self, default_text};
 use crate::resources::core::pod_warnings;
 use crate::resources::validation::numbers::{self, at_most_all, count_or_percent, is_zero};
 use crate::resources::validation::pod_template::{self, Keeper};
-use crate::resources::validation::{immutable, shown, text};
+use crate::resources::validation::{immutable, labels, semantically_equal, shown, text, unsupported};
 
 const HISTORY: i32 = 10;
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 #[derive(Default)]
 pub struct DaemonSetStrategy;
@@ -39,14 +41,21 @@ impl Strategy for DaemonSetStrategy {
 
     fn prepare_create(&self, set: &mut DaemonSet) {
         set.status = Some(Default::default());
+        let asked = template_generation(set).max(1);
+        set_template_generation(set, asked);
+    }
+
+    fn prepare_update(&self, new: &mut DaemonSet, old: &DaemonSet) {
+        let changed = !semantically_equal(&new.spec.template, &old.spec.template);
+        set_template_generation(new, template_generation(old) + i64::from(changed));
     }
 
     fn validate(&self, set: &DaemonSet) -> FieldErrors {
         let mut errors = FieldErrors::new();
         let (path, spec) = (Path::new("spec"), &set.spec);
-        pod_template::selector(&mut errors, &path.child("selector"), &spec.selector);
-        let keeper = Keeper { kind: "DaemonSet" };
-        pod_template::kept_running(&mut errors, &path.child("template"), &spec.template, &spec.selector, keeper);
+        labels::selector(&mut errors, &path.child("selector"), Some(&spec.selector));
+        let keeper = Keeper { kind: "DaemonSet", selector: &spec.selector };
+        pod_template::kept_running(&mut errors, &path.child("template"), &spec.template, keeper);
         numbers::not_negative(&mut errors, &path.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or(0));
         update_strategy(&mut errors, &path.child("updateStrategy"), &spec.update_strategy.clone().unwrap_or_default());
         if let Some(limit) = spec.revision_history_limit {
@@ -127,6 +136,17 @@ impl Strategy for DaemonSetStrategy {
     }
 }
 
+/// How often the template changed; a field of the first versions of the kind that lives on as an annotation.
+fn template_generation(set: &DaemonSet) -> i64 {
+    let kept = set.metadata.annotations.as_ref().and_then(|all| all.get(TEMPLATE_GENERATION)?.parse().ok());
+    kept.unwrap_or(0)
+}
+
+fn set_template_generation(set: &mut DaemonSet, generation: i64) {
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string());
+}
+
 fn update_strategy(errors: &mut FieldErrors, path: &Path, strategy: &DaemonSetUpdateStrategy) {
     match text(&strategy.type_) {
         "OnDelete" => {}
@@ -159,7 +179,7 @@ fn update_strategy(errors: &mut FieldErrors, path: &Path, strategy: &DaemonSetUp
         // Upstream shows its internal form of the whole strategy.
         _ => {
             let value = serde_json::json!({"Type": strategy.type_, "RollingUpdate": strategy.rolling_update});
-            errors.push(FieldError::not_supported(path, value, &["OnDelete", "RollingUpdate"]));
+            errors.push(unsupported(path, value, &["RollingUpdate", "OnDelete"]));
         }
     }
 }

@@ -64,8 +64,8 @@ impl Strategy for DeploymentStrategy {
         numbers::not_negative(&mut errors, &path.child("replicas"), spec.replicas.unwrap_or(0));
         pod_template::selector(&mut errors, &path.child("selector"), &spec.selector);
         // The check is that of ReplicaSets, and so is the name in its text.
-        let keeper = Keeper { kind: "ReplicaSet" };
-        pod_template::kept_running(&mut errors, &path.child("template"), &spec.template, &spec.selector, keeper);
+        let keeper = Keeper { kind: "ReplicaSet", selector: &spec.selector };
+        pod_template::kept_running(&mut errors, &path.child("template"), &spec.template, keeper);
         rollout(&mut errors, &path.child("strategy"), &spec.strategy.clone().unwrap_or_default());
         numbers::not_negative(&mut errors, &path.child("minReadySeconds"), min_ready);
         if let Some(limit) = spec.revision_history_limit {

@@ -39,8 +39,8 @@ impl Strategy for ReplicaSetStrategy {
         numbers::not_negative(&mut errors, &path.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or(0));
         pod_template::selector(&mut errors, &path.child("selector"), &spec.selector);
         let template = spec.template.clone().unwrap_or_default();
-        let keeper = Keeper { kind: "ReplicaSet" };
-        pod_template::kept_running(&mut errors, &path.child("template"), &template, &spec.selector, keeper);
+        let keeper = Keeper { kind: "ReplicaSet", selector: &spec.selector };
+        pod_template::kept_running(&mut errors, &path.child("template"), &template, keeper);
         errors
     }
 

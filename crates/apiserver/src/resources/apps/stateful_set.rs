@@ -14,11 +14,9 @@ use crate::resources::core::pod_defaults::{self, default_text};
 use crate::resources::core::{persistent_volume_claim, pod_warnings};
 use crate::resources::validation::numbers::{self, at_most_all, count_or_percent, is_zero};
 use crate::resources::validation::pod_template::{self, Keeper};
-use crate::resources::validation::{claims, dns, immutable, one_of, report, semantically_equal, shown, text};
+use crate::resources::validation::{claims, dns, immutable, one_of, report, shown, text};
 
 const HISTORY: i32 = 10;
-const MAY_CHANGE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
-    'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
 
 #[derive(Default)]
 pub struct StatefulSetStrategy;
@@ -70,7 +68,7 @@ impl Strategy for StatefulSetStrategy {
         if let Some(retention) = &spec.persistent_volume_claim_retention_policy {
             let path = path.child("persistentVolumeClaimRetentionPolicy");
             for (name, value) in [("whenDeleted", &retention.when_deleted), ("whenScaled", &retention.when_scaled)] {
-                one_of(&mut errors, &path.child(name), text(value), &["Delete", "Retain"]);
+                one_of(&mut errors, &path.child(name), text(value), &["Retain", "Delete"]);
             }
         }
         for (index, claim) in spec.volume_claim_templates.iter().flatten().enumerate() {
@@ -86,8 +84,8 @@ impl Strategy for StatefulSetStrategy {
             report(&mut errors, &path.child("serviceName"), name, dns::label(name));
         }
         pod_template::selector(&mut errors, &path.child("selector"), &spec.selector);
-        let keeper = Keeper { kind: "StatefulSet" };
-        pod_template::kept_running(&mut errors, &path.child("template"), &with_claims(spec), &spec.selector, keeper);
+        let keeper = Keeper { kind: "StatefulSet", selector: &spec.selector };
+        pod_template::kept_running(&mut errors, &path.child("template"), &with_claims(spec), keeper);
         errors
     }
 
@@ -96,15 +94,11 @@ impl Strategy for StatefulSetStrategy {
         let (spec, before) = (&new.spec, &old.spec);
         let path = Path::new("spec");
         immutable(&mut errors, &path.child("selector"), &spec.selector, &before.selector);
-        let fixed = |spec: &StatefulSetSpec| StatefulSetSpec {
-            pod_management_policy: spec.pod_management_policy.clone(),
-            service_name: spec.service_name.clone(),
-            volume_claim_templates: spec.volume_claim_templates.clone(),
-            ..StatefulSetSpec::default()
-        };
-        if !semantically_equal(&fixed(spec), &fixed(before)) {
-            errors.push(FieldError::forbidden(&path, MAY_CHANGE));
-        }
+        let (now, old) = (&spec.volume_claim_templates, &before.volume_claim_templates);
+        immutable(&mut errors, &path.child("volumeClaimTemplates"), now, old);
+        immutable(&mut errors, &path.child("serviceName"), &spec.service_name, &before.service_name);
+        let (now, old) = (&spec.pod_management_policy, &before.pod_management_policy);
+        immutable(&mut errors, &path.child("podManagementPolicy"), now, old);
         errors
     }
 
@@ -124,7 +118,11 @@ impl Strategy for StatefulSetStrategy {
             terminating: None,
             collisions: status.collision_count,
         };
-        counts::validate(&counts, old.status.as_ref().and_then(|status| status.collision_count))
+        let mut errors = counts::validate(&counts, old.status.as_ref().and_then(|status| status.collision_count));
+        for error in errors.iter_mut().filter(|error| error.detail == counts::MORE_THAN_READY) {
+            error.detail = "cannot be greater than status.readyReplicas".to_owned();
+        }
+        errors
     }
 
     fn warnings(&self, set: &StatefulSet, old: Option<&StatefulSet>) -> Vec<String> {

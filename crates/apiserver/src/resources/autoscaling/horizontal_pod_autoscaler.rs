@@ -12,7 +12,7 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 use super::metrics;
 use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
-use crate::resources::validation::{NOT_NEGATIVE, dns, numbers, one_of, report, required};
+use crate::resources::validation::{NOT_NEGATIVE, dns, numbers, one_of, report, required, text};
 
 const UTILIZATION: i32 = 80;
 const PERIOD_SECONDS: i32 = 15;
@@ -49,22 +49,26 @@ impl Strategy for HorizontalPodAutoscalerStrategy {
     fn validate(&self, autoscaler: &HorizontalPodAutoscaler) -> FieldErrors {
         let mut errors = FieldErrors::new();
         let (path, spec) = (Path::new("spec"), &autoscaler.spec);
-        if let Some(min) = spec.min_replicas.filter(|min| *min < 1) {
-            let about = "must be greater than or equal to 1";
-            errors.push(FieldError::invalid(&path.child("minReplicas"), min, about));
-        }
+        numbers::not_negative(&mut errors, &path.child("minReplicas"), spec.min_replicas.unwrap_or(1));
         let (at, max) = (path.child("maxReplicas"), spec.max_replicas);
         if max == 0 {
-            errors.push(FieldError::required(&at, "must be set and greater than 0"));
+            errors.push(FieldError::required(&at, ""));
         } else if max < 0 {
             errors.push(FieldError::invalid(&at, max, "must be greater than or equal to 1"));
         }
         if spec.min_replicas.is_some_and(|min| max < min) {
             errors.push(FieldError::invalid(&at, max, "must be greater than or equal to `minReplicas`"));
         }
-        object_reference(&mut errors, &path.child("scaleTargetRef"), &spec.scale_target_ref);
+        let target = &spec.scale_target_ref;
+        object_reference(&mut errors, &path.child("scaleTargetRef"), target);
+        scaled_version(&mut errors, &path.child("scaleTargetRef.apiVersion"), text(&target.api_version));
         for (index, metric) in spec.metrics.iter().flatten().enumerate() {
             metrics::validate(&mut errors, &path.child("metrics").index(index), metric);
+        }
+        let from_without = |metric: &MetricSpec| matches!(metric.type_.as_str(), "Object" | "External");
+        if spec.min_replicas == Some(0) && !spec.metrics.iter().flatten().any(from_without) {
+            let about = "must specify at least one Object or External metric to support scaling to zero replicas";
+            errors.push(FieldError::forbidden(&path.child("metrics"), about));
         }
         if let Some(behavior) = &spec.behavior {
             for (name, rules) in [("scaleUp", &behavior.scale_up), ("scaleDown", &behavior.scale_down)] {
@@ -143,6 +147,16 @@ pub fn object_reference(errors: &mut FieldErrors, path: &Path, reference: &Cross
             report(errors, &path.child(name), value, dns::path_segment(value));
         }
     }
+}
+
+/// Nothing in the core group but ReplicationControllers can be scaled, and those must be said to be what they are.
+fn scaled_version(errors: &mut FieldErrors, path: &Path, version: &str) {
+    let about = match version.split('/').collect::<Vec<_>>()[..] {
+        [_] | ["", _] => "apiVersion must specify API group".to_owned(),
+        [_, _] => return,
+        _ => format!("unexpected GroupVersion string: {version}"),
+    };
+    errors.push(FieldError::invalid(path, version, about));
 }
 
 fn scaling_rules(errors: &mut FieldErrors, path: &Path, rules: &HPAScalingRules) {

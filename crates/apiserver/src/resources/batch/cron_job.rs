@@ -11,7 +11,7 @@ use crate::registry::table;
 use crate::resources::columns;
 use crate::resources::core::pod_defaults::default_text;
 use crate::resources::core::pod_warnings;
-use crate::resources::validation::{numbers, required, required_one_of, shown, text};
+use crate::resources::validation::{numbers, required, required_one_of, shown, text, unsupported};
 
 const MAX_NAME: usize = 52;
 const FIELDS: [(&str, u32, u32); 5] =
@@ -137,7 +137,7 @@ impl CronJobStrategy {
             errors.push(FieldError::invalid(&at.child("selector"), shown(selector), about));
         }
         if job.manual_selector == Some(true) {
-            errors.push(FieldError::not_supported(&at.child("manualSelector"), true, &["false", "nil"]));
+            errors.push(unsupported(&at.child("manualSelector"), true, &["nil", "false"]));
         }
         for (name, limit) in [
             ("successfulJobsHistoryLimit", spec.successful_jobs_history_limit),

@@ -8,13 +8,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
-use super::job_policy;
+use super::{job_policy, job_status};
 use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Strategy, column};
 use crate::registry::table::human_duration;
 use crate::resources::columns;
 use crate::resources::core::{pod_defaults, pod_warnings};
 use crate::resources::validation::{
-    dns, immutable, labels, numbers, one_of, pod_template, semantically_equal, shown, text,
+    IMMUTABLE, dns, immutable, labels, numbers, one_of, pod_template, semantically_equal, shown, text,
 };
 
 const OLD_NAME: &str = "job-name";
@@ -58,15 +58,20 @@ impl Strategy for JobStrategy {
 
     fn prepare_create(&self, job: &mut Job) {
         job.status = Some(Default::default());
-        let ObjectMeta { name, uid, .. } = job.metadata.clone();
+        let ObjectMeta { name, uid, labels: own_labels, .. } = job.metadata.clone();
         let spec = job.spec.get_or_insert_default();
         if spec.manual_selector == Some(true) {
             return;
         }
         let (name, uid) = (name.unwrap_or_default(), uid.unwrap_or_default());
         let labels = spec.template.metadata.get_or_insert_default().labels.get_or_insert_default();
+        // A Job without labels of its own has its template's, and so these too.
+        let follows = own_labels.unwrap_or_default() == *labels;
         for (key, value) in [(OLD_NAME, &name), (NAME, &name), (OLD_UID, &uid), (UID, &uid)] {
             labels.entry(key.to_owned()).or_insert_with(|| value.clone());
+        }
+        if follows {
+            job.metadata.labels = Some(labels.clone());
         }
         let selector = spec.selector.get_or_insert_default().match_labels.get_or_insert_default();
         selector.entry(UID.to_owned()).or_insert(uid);
@@ -94,7 +99,7 @@ impl Strategy for JobStrategy {
             errors.push(FieldError::invalid(&path.child("completions"), shown(&spec.completions), about));
         }
         immutable(&mut errors, &path.child("selector"), &spec.selector, &before.selector);
-        template_change(&mut errors, &path.child("template"), &spec, &before, old.status.as_ref());
+        template_change(&mut errors, &spec, &before, old.status.as_ref());
         immutable(&mut errors, &path.child("completionMode"), &spec.completion_mode, &before.completion_mode);
         immutable(&mut errors, &path.child("podFailurePolicy"), &spec.pod_failure_policy, &before.pod_failure_policy);
         let (now, then) = (&spec.backoff_limit_per_index, &before.backoff_limit_per_index);
@@ -105,8 +110,8 @@ impl Strategy for JobStrategy {
         errors
     }
 
-    fn validate_status_update(&self, new: &Job, _old: &Job) -> FieldErrors {
-        job_policy::status(&new.status.clone().unwrap_or_default())
+    fn validate_status_update(&self, new: &Job, old: &Job) -> FieldErrors {
+        job_status::validate(new, old)
     }
 
     fn warnings(&self, job: &Job, old: Option<&Job>) -> Vec<String> {
@@ -177,7 +182,7 @@ pub fn template_defaults(spec: &mut JobSpec) {
 }
 
 fn state(job: &Job, status: &JobStatus) -> &'static str {
-    let has = |kind: &str| job_policy::has_condition(status, kind);
+    let has = |kind: &str| job_status::has_condition(status, kind);
     match () {
         () if has("Complete") => "Complete",
         () if has("Failed") => "Failed",
@@ -278,7 +283,7 @@ pub fn job_spec(errors: &mut FieldErrors, path: &Path, spec: &JobSpec) {
 
 fn completion_mode(errors: &mut FieldErrors, path: &Path, spec: &JobSpec) {
     let mode = spec.completion_mode.as_deref().unwrap_or("NonIndexed");
-    one_of(errors, &path.child("completionMode"), mode, &["Indexed", "NonIndexed"]);
+    one_of(errors, &path.child("completionMode"), mode, &["NonIndexed", "Indexed"]);
     let (parallelism, failed) = (spec.parallelism.unwrap_or(0), spec.max_failed_indexes);
     let mut at_most = |name: &str, value: i32, max: i32, when: &str| {
         if value > max {
@@ -331,7 +336,7 @@ fn indexed_names(errors: &mut FieldErrors, job: &Job, spec: &JobSpec) {
 }
 
 /// A suspended Job that has not run may still be told where to run and with what resources; otherwise its template is fixed.
-fn template_change(errors: &mut FieldErrors, path: &Path, new: &JobSpec, old: &JobSpec, status: Option<&JobStatus>) {
+fn template_change(errors: &mut FieldErrors, new: &JobSpec, old: &JobSpec, status: Option<&JobStatus>) {
     let idle = old.suspend == Some(true) && status.is_none_or(|status| status.start_time.is_none());
     let mut template = new.template.clone();
     if let (true, Some(pod), Some(before)) = (idle, &mut template.spec, &old.template.spec) {
@@ -355,6 +360,6 @@ fn template_change(errors: &mut FieldErrors, path: &Path, new: &JobSpec, old: &J
         }
     }
     if !semantically_equal(&template, &old.template) {
-        errors.push(FieldError::invalid(path, shown(&new.template), "field is immutable"));
+        errors.push(FieldError::invalid(&Path::new("spec.template"), shown(&new.template), IMMUTABLE));
     }
 }

@@ -1,10 +1,11 @@
-//! Failure and success policies of Jobs (KEP-3329, KEP-3998), and what a Job's status may say.
+//! Failure and success policies of Jobs (KEP-3329, KEP-3998).
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::batch::v1::{
-    JobSpec, JobStatus, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule, SuccessPolicyRule,
+    JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule, SuccessPolicyRule,
 };
+use serde_json::json;
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use crate::resources::validation::{dns, numbers, one_of, report, shown, text};
@@ -28,24 +29,19 @@ pub fn failure(errors: &mut FieldErrors, path: &Path, spec: &JobSpec) {
     let containers = pod.iter().flat_map(|pod| pod.containers.iter().chain(pod.init_containers.iter().flatten()));
     let names: BTreeSet<&str> = containers.map(|one| one.name.as_str()).collect();
     for (index, rule) in policy.rules.iter().enumerate() {
-        failure_rule(errors, &path.index(index), rule, spec, &names);
+        let path = path.index(index);
+        if rule.action == "FailIndex" && spec.backoff_limit_per_index.is_none() {
+            let about = "requires the backoffLimitPerIndex to be set";
+            errors.push(FieldError::invalid(&path.child("action"), "FailIndex", about));
+        }
+        failure_rule(errors, &path, rule, &names);
     }
 }
 
-fn failure_rule(
-    errors: &mut FieldErrors,
-    path: &Path,
-    rule: &PodFailurePolicyRule,
-    spec: &JobSpec,
-    names: &BTreeSet<&str>,
-) {
+fn failure_rule(errors: &mut FieldErrors, path: &Path, rule: &PodFailurePolicyRule, names: &BTreeSet<&str>) {
     let at = path.child("action");
     match rule.action.as_str() {
         "" => errors.push(FieldError::required(&at, format!("valid values: {}", listed(&ACTIONS)))),
-        "FailIndex" if spec.backoff_limit_per_index.is_none() => {
-            let about = "requires the backoffLimitPerIndex to be set";
-            errors.push(FieldError::invalid(&at, "FailIndex", about));
-        }
         action => one_of(errors, &at, action, &ACTIONS),
     }
     if let Some(codes) = &rule.on_exit_codes {
@@ -118,7 +114,11 @@ fn exit_codes(
 pub fn success(errors: &mut FieldErrors, path: &Path, spec: &JobSpec) {
     let Some(policy) = &spec.success_policy else { return };
     if text(&spec.completion_mode) != "Indexed" {
-        return errors.push(FieldError::invalid(path, shown(policy), "requires indexed completion mode"));
+        return errors.push(FieldError::invalid(
+            path,
+            json!({"Rules": policy.rules}),
+            "requires indexed completion mode",
+        ));
     }
     let path = path.child("rules");
     if policy.rules.is_empty() {
@@ -167,9 +167,14 @@ fn success_rule(errors: &mut FieldErrors, path: &Path, rule: &SuccessPolicyRule,
     }
 }
 
-/// How many indexes `0,2-4` names; they must rise and stay below the number of completions.
+/// How many indexes `0,2-4` names.
 fn count_indexes(indexes: &str, completions: i32) -> Result<i32, String> {
-    let (mut total, mut last) = (0, -1);
+    Ok(index_ranges(indexes, completions)?.iter().map(|(first, last)| last - first + 1).sum())
+}
+
+/// The ranges that `0,2-4` names; they must rise and stay below the number of completions.
+pub fn index_ranges(indexes: &str, completions: i32) -> Result<Vec<(i32, i32)>, String> {
+    let (mut ranges, mut last) = (Vec::new(), -1);
     for part in indexes.split(',').filter(|_| !indexes.is_empty()) {
         let ends: Vec<&str> = part.split('-').collect();
         if ends.len() > 2 {
@@ -190,65 +195,8 @@ fn count_indexes(indexes: &str, completions: i32) -> Result<i32, String> {
         if ends.len() == 2 && first >= end {
             return Err(format!("non-increasing order, previous: {first}, current: {end}"));
         }
-        total += end - first + 1;
+        ranges.push((first, end));
         last = end;
     }
-    Ok(total)
-}
-
-pub fn has_condition(status: &JobStatus, kind: &str) -> bool {
-    status.conditions.iter().flatten().any(|condition| condition.type_ == kind && condition.status == "True")
-}
-
-/// What the Job controller may report.
-pub fn status(status: &JobStatus) -> FieldErrors {
-    let mut errors = FieldErrors::new();
-    let path = Path::new("status");
-    let counts = [
-        ("active", status.active),
-        ("succeeded", status.succeeded),
-        ("failed", status.failed),
-        ("ready", status.ready),
-        ("terminating", status.terminating),
-    ];
-    for (name, value) in counts {
-        numbers::not_negative(&mut errors, &path.child(name), value.unwrap_or(0));
-    }
-    let (complete, failed) = (has_condition(status, "Complete"), has_condition(status, "Failed"));
-    let conflicts = [
-        (complete && failed, "cannot set Complete=True and Failed=true conditions"),
-        (
-            complete && has_condition(status, "FailureTarget"),
-            "cannot set Complete=True and FailureTarget=true conditions",
-        ),
-        (
-            has_condition(status, "SuccessCriteriaMet") && failed,
-            "cannot set SuccessCriteriaMet=True and Failed=true conditions",
-        ),
-    ];
-    for (_, about) in conflicts.iter().filter(|(wrong, _)| *wrong) {
-        errors.push(FieldError::invalid(&path.child("conditions"), shown(&status.conditions), *about));
-    }
-    let at = path.child("completionTime");
-    match &status.completion_time {
-        Some(time) if !complete => {
-            let about = "cannot set completionTime when there is no Complete=True condition";
-            errors.push(FieldError::invalid(&at, shown(time), about));
-        }
-        None if complete => errors.push(FieldError::required(&at, "completionTime is required for Complete jobs")),
-        _ => {}
-    }
-    if complete || failed {
-        if status.start_time.is_none() {
-            let about = "startTime is required for finished job";
-            errors.push(FieldError::required(&path.child("startTime"), about));
-        }
-        for (name, value) in [("active", status.active), ("terminating", status.terminating)] {
-            if let Some(value) = value.filter(|value| *value > 0) {
-                let about = format!("{name}>0 is invalid for finished job");
-                errors.push(FieldError::invalid(&path.child(name), value, about));
-            }
-        }
-    }
-    errors
+    Ok(ranges)
 }

@@ -3,3 +3,4 @@
 pub mod cron_job;
 pub mod job;
 pub mod job_policy;
+pub mod job_status;

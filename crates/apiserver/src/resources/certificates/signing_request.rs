@@ -86,7 +86,12 @@ impl Strategy for SigningRequestStrategy {
     }
 
     /// `/approval` changes the conditions alone.
-    fn prepare_part_update(&self, _subresource: &str, new: &mut CertificateSigningRequest, old: &CertificateSigningRequest) {
+    fn prepare_part_update(
+        &self,
+        _subresource: &str,
+        new: &mut CertificateSigningRequest,
+        old: &CertificateSigningRequest,
+    ) {
         keep_transition_times(new, old);
         let conditions = new.status.take().and_then(|status| status.conditions);
         new.spec = old.spec.clone();

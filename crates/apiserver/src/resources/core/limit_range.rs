@@ -31,6 +31,10 @@ impl Strategy for LimitRangeStrategy {
         false
     }
 
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, range: &mut LimitRange) {
         for item in &mut range.spec.get_or_insert_default().limits {
             default_item(item);

@@ -77,6 +77,12 @@ impl Strategy for NodeStrategy {
         for (index, cidr) in list.iter().enumerate() {
             address::cidr(&mut errors, &path.index(index), cidr);
         }
+        let broken = list.iter().enumerate().find(|(_, cidr)| address::lenient_cidr(cidr).is_none());
+        if let Some((index, cidr)) = broken.filter(|_| list.len() > 1) {
+            let what = format!("invalid CIDR[{index}]: <nil> (invalid CIDR address: {cidr})");
+            let about = format!("invalid PodCIDRs. failed to check with dual stack with error:{what}");
+            errors.push(FieldError::internal(&path, about));
+        }
         if list.len() > 2 || (list.len() == 2 && !address::is_dual_stack(list.iter().map(String::as_str))) {
             let about = "may specify no more than one CIDR for each IP family";
             errors.push(FieldError::invalid(&path, shown(&list), about));

@@ -42,7 +42,9 @@ impl Strategy for PersistentVolumeStrategy {
 
     fn prepare_create(&self, volume: &mut PersistentVolume) {
         volume.status = None;
-        default_text(&mut volume.status.get_or_insert_default().phase, "Pending");
+        let status = volume.status.get_or_insert_default();
+        default_text(&mut status.phase, "Pending");
+        status.last_phase_transition_time = volume.metadata.creation_timestamp.clone();
     }
 
     fn validate(&self, volume: &PersistentVolume) -> FieldErrors {

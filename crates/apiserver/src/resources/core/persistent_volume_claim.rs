@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedLocalObjectReference, TypedObjectReference,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as RawQuantity;
 use serde_json::Value;
 use xebec_api::Quantity;
 use xebec_api::field::{FieldError, FieldErrors, Path};
@@ -46,6 +47,16 @@ fn normalize_sources(spec: &mut PersistentVolumeClaimSpec) {
     }
 }
 
+/// Clients that know only the older field expect it to be ignored where it names neither a claim nor a snapshot.
+fn drop_odd_source(spec: &mut PersistentVolumeClaimSpec) {
+    let usual = |kind: &str, group: &str| {
+        matches!((kind, group), ("PersistentVolumeClaim", "") | ("VolumeSnapshot", "snapshot.storage.k8s.io"))
+    };
+    if spec.data_source_ref.is_none() {
+        spec.data_source = spec.data_source.take().filter(|source| usual(&source.kind, text(&source.api_group)));
+    }
+}
+
 impl Strategy for PersistentVolumeClaimStrategy {
     type Object = PersistentVolumeClaim;
 
@@ -64,11 +75,17 @@ impl Strategy for PersistentVolumeClaimStrategy {
     fn prepare_create(&self, claim: &mut PersistentVolumeClaim) {
         claim.status = Some(Default::default());
         claim.status.get_or_insert_default().phase = Some("Pending".to_owned());
-        normalize_sources(claim.spec.get_or_insert_default());
+        let spec = claim.spec.get_or_insert_default();
+        drop_odd_source(spec);
+        normalize_sources(spec);
     }
 
-    fn prepare_update(&self, new: &mut PersistentVolumeClaim, _old: &PersistentVolumeClaim) {
-        normalize_sources(new.spec.get_or_insert_default());
+    fn prepare_update(&self, new: &mut PersistentVolumeClaim, old: &PersistentVolumeClaim) {
+        let spec = new.spec.get_or_insert_default();
+        if !old.spec.as_ref().is_some_and(|old| old.data_source.is_some() || old.data_source_ref.is_some()) {
+            drop_odd_source(spec);
+        }
+        normalize_sources(spec);
     }
 
     fn validate(&self, claim: &PersistentVolumeClaim) -> FieldErrors {
@@ -108,6 +125,23 @@ impl Strategy for PersistentVolumeClaimStrategy {
             errors.push(FieldError::forbidden(&path, "field can not be less than status.capacity"));
         }
         immutable(&mut errors, &Path::new("volumeMode"), &spec.volume_mode, &before.volume_mode);
+        errors
+    }
+
+    fn validate_status_update(&self, new: &PersistentVolumeClaim, _old: &PersistentVolumeClaim) -> FieldErrors {
+        let mut errors = FieldErrors::new();
+        let (path, status) = (Path::new("status"), new.status.clone().unwrap_or_default());
+        for (name, list) in [("capacity", &status.capacity), ("allocatedResources", &status.allocated_resources)] {
+            let negative = |amount: &RawQuantity| Quantity::of(Some(amount)) < Quantity::from_integer(0);
+            for (resource, amount) in list.iter().flatten().filter(|(_, amount)| negative(amount)) {
+                let about = "must be a valid resource quantity";
+                errors.push(FieldError::invalid(
+                    &path.child(name).key(resource),
+                    Quantity::of(Some(amount)).value(),
+                    about,
+                ));
+            }
+        }
         errors
     }
 

@@ -32,6 +32,7 @@ impl Strategy for PodStrategy {
             pod_resources::default_pod_level(spec);
         }
         let class = pod_resources::qos_class(pod).to_owned();
+        let since = pod.metadata.creation_timestamp.clone();
         let gated = pod.spec.as_ref().is_some_and(is_gated);
         let status = pod.status.get_or_insert_default();
         status.qos_class = Some(class);
@@ -40,6 +41,7 @@ impl Strategy for PodStrategy {
                 type_: "PodScheduled".to_owned(),
                 status: "False".to_owned(),
                 reason: Some("SchedulingGated".to_owned()),
+                last_transition_time: since,
                 message: Some("Scheduling is blocked due to non-empty scheduling gates".to_owned()),
                 ..PodCondition::default()
             }]);

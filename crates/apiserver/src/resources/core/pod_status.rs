@@ -45,13 +45,13 @@ pub fn validate(new: &Pod, old: &Pod) -> FieldErrors {
     let (status, before) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
     let old_spec = old.spec.clone().unwrap_or_default();
     conditions(&mut errors, &path.child("conditions"), &status);
-    nominated_node(&mut errors, &path.child("nominatedNodeName"), &status, &before, &old_spec);
+    nominated_node(&mut errors, &status, &before, &old_spec);
     if let Some(generation) = status.observed_generation.filter(|generation| *generation < 0) {
         let about = "must be a non-negative integer";
         errors.push(FieldError::invalid(&path.child("observedGeneration"), generation, about));
     }
     immutable(&mut errors, &path.child("qosClass"), &status.qos_class, &before.qos_class);
-    transitions(&mut errors, &path, &status, &before, &old_spec);
+    transitions(&mut errors, &status, &before, &old_spec);
     pod_addresses(&mut errors, &path.child("podIPs"), &status, &before);
     host_addresses(&mut errors, &path.child("hostIPs"), &status, &before);
     for (name, statuses) in [
@@ -76,18 +76,20 @@ fn conditions(errors: &mut FieldErrors, path: &Path, status: &PodStatus) {
     }
 }
 
-fn nominated_node(errors: &mut FieldErrors, path: &Path, new: &PodStatus, old: &PodStatus, old_spec: &PodSpec) {
+fn nominated_node(errors: &mut FieldErrors, new: &PodStatus, old: &PodStatus, old_spec: &PodSpec) {
     let name = text(&new.nominated_node_name);
     if name.is_empty() || name == text(&old.nominated_node_name) {
         return;
     }
-    report(errors, path, name, dns::subdomain(name));
+    let path = Path::new("status.nominatedNodeName");
+    report(errors, &path, name, dns::subdomain(name));
     if !text(&old_spec.node_name).is_empty() {
-        errors.push(FieldError::forbidden(path, "may not be set on pods that are already bound to a node"));
+        errors.push(FieldError::forbidden(&path, "may not be set on pods that are already bound to a node"));
     }
 }
 
-fn transitions(errors: &mut FieldErrors, path: &Path, new: &PodStatus, old: &PodStatus, spec: &PodSpec) {
+fn transitions(errors: &mut FieldErrors, new: &PodStatus, old: &PodStatus, spec: &PodSpec) {
+    let path = Path::new("status");
     let all = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let everything_restarts = all()
         .flat_map(|container| container.restart_policy_rules.iter().flatten())

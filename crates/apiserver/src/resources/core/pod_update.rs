@@ -212,7 +212,8 @@ fn narrowed(errors: &mut FieldErrors, path: &Path, new: Option<&NodeAffinity>, o
     }
     if before.len() != now.len() {
         let about = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
-        return errors.push(FieldError::invalid(&path, shown(&now), about));
+        let value = if now.is_empty() { Value::Null } else { shown(&now) };
+        return errors.push(FieldError::invalid(&path, value, about));
     }
     for (index, (now, before)) in now.iter().zip(&before).enumerate() {
         if !only_adds(now, before) {

@@ -338,6 +338,13 @@ fn ports(warnings: &mut Vec<String>, path: &Path, spec: &PodSpec) {
         for (index, port) in container.ports.iter().flatten().enumerate() {
             let path = path.child("ports").index(index);
             let (address, number) = (text(&port.host_ip), port.host_port.unwrap_or(0));
+            if number == 0 && !address.is_empty() {
+                let (name, protocol) = (text(&port.name), text(&port.protocol));
+                let inside = port.container_port;
+                let shown =
+                    format!("{{Name:{name} HostPort:0 ContainerPort:{inside} Protocol:{protocol} HostIP:{address}}}");
+                warnings.push(format!("{path}: hostIP set without hostPort: {shown}"));
+            }
             for (other_path, other) in &seen {
                 if other.container_port != port.container_port || other.protocol != port.protocol {
                     continue;

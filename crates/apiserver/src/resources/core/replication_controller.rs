@@ -12,7 +12,7 @@ use super::{pod_defaults, pod_warnings};
 use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Scale, Strategy, column};
 use crate::resources::apps::counts::{self, Counts};
 use crate::resources::columns;
-use crate::resources::validation::pod_template::{self, Keeper};
+use crate::resources::validation::pod_template;
 use crate::resources::validation::{numbers, shown};
 
 #[derive(Default)]
@@ -64,7 +64,7 @@ impl Strategy for ReplicationControllerStrategy {
             errors.push(FieldError::invalid(&at.child("metadata.labels"), shown(&found), about));
         }
         pod_template::template(&mut errors, &at, template);
-        pod_template::always_restarts(&mut errors, &at, template, Keeper { kind: "ReplicationController" });
+        pod_template::always_restarts(&mut errors, &at, template, "ReplicationController");
         errors
     }
 

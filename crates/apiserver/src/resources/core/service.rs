@@ -22,7 +22,7 @@ use crate::resources::validation::{address, dns, labels, numbers, one_of, report
 const AFFINITY_SECONDS: i32 = 10800;
 const MAX_AFFINITY_SECONDS: i32 = 86400;
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameZone", "PreferSameNode"];
 const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
@@ -215,6 +215,9 @@ fn default_spec(spec: &mut ServiceSpec) {
     if matches!(kind(spec), "NodePort" | "LoadBalancer" | "ClusterIP") {
         spec.internal_traffic_policy.get_or_insert_with(|| "Cluster".to_owned());
     }
+    if kind(spec) == "ExternalName" {
+        spec.internal_traffic_policy = None;
+    }
     if kind(spec) == "LoadBalancer" {
         spec.allocate_load_balancer_node_ports.get_or_insert(true);
     }
@@ -285,26 +288,20 @@ fn ports_and_type(errors: &mut FieldErrors, path: &Path, spec: &ServiceSpec) {
     }
     let mut names = BTreeSet::new();
     for (index, port) in ports.iter().enumerate() {
-        service_port(errors, &path.child("ports").index(index), port, ports.len() > 1, &mut names);
+        let (path, name) = (path.child("ports").index(index), text(&port.name));
+        if !name.is_empty() {
+            report(errors, &path.child("name"), name, dns::label(name));
+            if !names.insert(name) {
+                errors.push(FieldError::duplicate(&path.child("name"), name));
+            }
+        } else if ports.len() > 1 {
+            errors.push(FieldError::required(&path.child("name"), ""));
+        }
+        service_port(errors, &path, port);
     }
 }
 
-fn service_port<'a>(
-    errors: &mut FieldErrors,
-    path: &Path,
-    port: &'a ServicePort,
-    needs_name: bool,
-    names: &mut BTreeSet<&'a str>,
-) {
-    let name = text(&port.name);
-    if !name.is_empty() {
-        report(errors, &path.child("name"), name, dns::label(name));
-        if !names.insert(name) {
-            errors.push(FieldError::duplicate(&path.child("name"), name));
-        }
-    } else if needs_name {
-        errors.push(FieldError::required(&path.child("name"), ""));
-    }
+fn service_port(errors: &mut FieldErrors, path: &Path, port: &ServicePort) {
     numbers::port(errors, &path.child("port"), port.port);
     required_one_of(errors, &path.child("protocol"), text(&port.protocol), &PROTOCOLS);
     let target = port.target_port.clone().unwrap_or(IntOrString::Int(0));
@@ -409,7 +406,8 @@ fn traffic_policies(errors: &mut FieldErrors, path: &Path, spec: &ServiceSpec) {
             let about = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
             errors.push(FieldError::invalid(&at, port, about));
         }
-        (true, 0) => errors.push(FieldError::required(&at, "")),
+        // It is allocated after validation.
+        (true, 0) => {}
         (true, port) => numbers::port(errors, &at, port),
     }
     let at = path.child("internalTrafficPolicy");

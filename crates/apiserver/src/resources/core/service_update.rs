@@ -59,11 +59,13 @@ pub fn cluster_ips(errors: &mut FieldErrors, spec: &ServiceSpec, old: Option<&Se
         errors.push(FieldError::invalid(&path, shown(&list), "may only hold up to 2 values"));
     }
     if sound {
-        families_match(errors, &path, spec, list, families);
+        families_match(errors, &path, spec);
     }
 }
 
-fn families_match(errors: &mut FieldErrors, path: &Path, spec: &ServiceSpec, list: &[String], families: &[String]) {
+fn families_match(errors: &mut FieldErrors, path: &Path, spec: &ServiceSpec) {
+    let list = spec.cluster_ips.as_deref().unwrap_or_default();
+    let families = spec.ip_families.as_deref().unwrap_or_default();
     if list.len() > 1 && !address::is_dual_stack(list.iter().map(String::as_str)) {
         let about = "may specify no more than one IP for each IP family";
         errors.push(FieldError::invalid(path, shown(&list), about));
@@ -91,11 +93,11 @@ pub fn changes(new: &Service, old: &Service) -> FieldErrors {
     if kind(spec) != "ExternalName" && kind(old) != "ExternalName" {
         if !(is_headless(spec) && is_headless(old)) {
             let lists = [&spec.cluster_ips, &old.cluster_ips];
-            moved(&mut errors, "clusterIPs", "clusterIP", lists, spec);
+            moved(&mut errors, "clusterIPs", lists, spec);
         }
         if !is_headless(spec) && !is_headless(old) {
             let lists = [&spec.ip_families, &old.ip_families];
-            moved(&mut errors, "ipFamilies", "ipFamily", lists, spec);
+            moved(&mut errors, "ipFamilies", lists, spec);
         }
     }
     let balanced = kind(spec) == "LoadBalancer" && kind(old) == "LoadBalancer";
@@ -111,10 +113,11 @@ pub fn changes(new: &Service, old: &Service) -> FieldErrors {
 }
 
 /// The first address (or family) stays; a second one may come, and go if the policy says so.
-fn moved(errors: &mut FieldErrors, name: &str, singular: &str, lists: [&Option<Vec<String>>; 2], spec: &ServiceSpec) {
+fn moved(errors: &mut FieldErrors, name: &str, lists: [&Option<Vec<String>>; 2], spec: &ServiceSpec) {
     let [now, before] = lists.map(|list| list.as_deref().unwrap_or_default());
     let path = Path::new("spec").child(name);
     let addresses = name == "clusterIPs";
+    let singular = if addresses { "clusterIP" } else { "ipFamily" };
     let mut wrong = |index: usize, about: &str| {
         errors.push(FieldError::invalid(&path.index(index), shown(&now), about));
     };

@@ -11,7 +11,9 @@ use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Strategy, colum
 use crate::resources::columns;
 use crate::resources::core::pod_defaults::default_text;
 use crate::resources::validation::containers::PROTOCOLS;
-use crate::resources::validation::{address, dns, immutable, labels, one_of, report, required, required_one_of, text};
+use crate::resources::validation::{
+    address, declared_immutable, dns, labels, one_of, report, required, required_one_of, text,
+};
 
 /// Upstream's limits: they bound what every node's proxy has to hold.
 const MAX_ENDPOINTS: usize = 1000;
@@ -73,8 +75,8 @@ impl Strategy for EndpointSliceStrategy {
     }
 
     fn validate_update(&self, new: &EndpointSlice, old: &EndpointSlice) -> FieldErrors {
-        let mut errors = self.validate(new);
-        immutable(&mut errors, &Path::new("addressType"), &new.address_type, &old.address_type);
+        let mut errors = if new.address_type == old.address_type { self.validate(new) } else { FieldErrors::new() };
+        declared_immutable(&mut errors, &Path::new("addressType"), &new.address_type, &old.address_type);
         errors
     }
 
@@ -140,7 +142,7 @@ fn drop_topology(slice: &mut EndpointSlice) {
 fn validate_endpoint(errors: &mut FieldErrors, path: &Path, endpoint: &Endpoint, kind: &str) {
     let at = path.child("addresses");
     if endpoint.addresses.is_empty() {
-        errors.push(FieldError::required(&at, "must contain at least 1 address"));
+        errors.push(FieldError::required(&at, ""));
     } else if endpoint.addresses.len() > MAX_ADDRESSES {
         errors.push(FieldError::too_many(&at, endpoint.addresses.len(), MAX_ADDRESSES));
     }

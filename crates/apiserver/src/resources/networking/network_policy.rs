@@ -9,10 +9,9 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
 use crate::resources::core::pod_defaults::default_text;
-use crate::resources::validation::containers::PROTOCOLS;
 use crate::resources::validation::{address, dns, labels, numbers, one_of, report, required, shown};
 
-const TYPES: [&str; 2] = ["Egress", "Ingress"];
+const TYPES: [&str; 2] = ["Ingress", "Egress"];
 
 #[derive(Default)]
 pub struct NetworkPolicyStrategy;
@@ -59,6 +58,7 @@ impl Strategy for NetworkPolicyStrategy {
         let at = path.child("policyTypes");
         if types.len() > TYPES.len() {
             errors.push(FieldError::invalid(&at, shown(&types), "may not specify more than two policyTypes"));
+            return errors;
         }
         for (index, kind) in types.iter().enumerate() {
             one_of(&mut errors, &at.index(index), kind, &TYPES);
@@ -82,7 +82,7 @@ fn ports(errors: &mut FieldErrors, path: &Path, ports: Option<&[NetworkPolicyPor
     for (index, port) in ports.unwrap_or_default().iter().enumerate() {
         let path = path.child("ports").index(index);
         if let Some(protocol) = &port.protocol {
-            one_of(errors, &path.child("protocol"), protocol, &PROTOCOLS);
+            one_of(errors, &path.child("protocol"), protocol, &["TCP", "UDP", "SCTP"]);
         }
         let (at, end_at) = (path.child("port"), path.child("endPort"));
         match (&port.port, port.end_port) {

@@ -12,7 +12,7 @@ use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Str
 use crate::resources::columns;
 use crate::resources::core::pod_defaults;
 use crate::resources::validation::quantities::{self, container_resource};
-use crate::resources::validation::{dns, immutable, labels, report, required, scheduling, shown, text};
+use crate::resources::validation::{declared_immutable, dns, labels, report, required, scheduling, shown_in_go, text};
 
 #[derive(Default)]
 pub struct RuntimeClassStrategy;
@@ -25,6 +25,14 @@ impl Strategy for RuntimeClassStrategy {
     }
 
     fn has_status(&self) -> bool {
+        false
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
         false
     }
 
@@ -52,7 +60,7 @@ impl Strategy for RuntimeClassStrategy {
             for (index, one) in tolerations.iter().enumerate() {
                 let Toleration { key, operator, value, effect, .. } = one;
                 if !seen.insert((text(key), text(operator), text(value), text(effect))) {
-                    errors.push(FieldError::duplicate(&at.index(index), shown(one)));
+                    errors.push(FieldError::duplicate(&at.index(index), shown_in_go("Toleration", one)));
                 }
             }
         }
@@ -61,7 +69,7 @@ impl Strategy for RuntimeClassStrategy {
 
     fn validate_update(&self, new: &RuntimeClass, old: &RuntimeClass) -> FieldErrors {
         let mut errors = FieldErrors::new();
-        immutable(&mut errors, &Path::new("handler"), &new.handler, &old.handler);
+        declared_immutable(&mut errors, &Path::new("handler"), &new.handler, &old.handler);
         errors
     }
 

@@ -8,7 +8,7 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
 use crate::resources::validation::numbers::{at_most_all, count_or_percent, not_negative};
-use crate::resources::validation::{labels, one_of};
+use crate::resources::validation::{conditions, labels, one_of};
 
 #[derive(Default)]
 pub struct PodDisruptionBudgetStrategy;
@@ -77,6 +77,11 @@ impl Strategy for PodDisruptionBudgetStrategy {
         for (name, value) in counts {
             not_negative(&mut errors, &path.child(name), value.unwrap_or(0));
         }
+        conditions::conditions(
+            &mut errors,
+            &path.child("conditions"),
+            status.conditions.as_deref().unwrap_or_default(),
+        );
         errors
     }
 

@@ -9,7 +9,7 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, NameRule, Strategy, column, wide};
 use crate::resources::columns;
 use crate::resources::core::pod_defaults::default_text;
-use crate::resources::validation::{dns, immutable, one_of, report, required, text};
+use crate::resources::validation::{dns, immutable, one_of, report, required, text, unsupported};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const COLUMNS: &[Column] = &[
@@ -122,7 +122,7 @@ fn validate(role: &RoleRef, subjects: Option<&[Subject]>, namespaced: bool) -> F
     let mut errors = FieldErrors::new();
     let path = Path::new("roleRef");
     one_of(&mut errors, &path.child("apiGroup"), text(&role.api_group), &[GROUP]);
-    let kinds: &[&str] = if namespaced { &["ClusterRole", "Role"] } else { &["ClusterRole"] };
+    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
     one_of(&mut errors, &path.child("kind"), &role.kind, kinds);
     if required(&mut errors, &path.child("name"), &role.name) {
         report(&mut errors, &path.child("name"), &role.name, dns::path_segment(&role.name));
@@ -148,8 +148,8 @@ fn validate_subject(errors: &mut FieldErrors, path: &Path, subject: &Subject, na
         }
         "User" | "Group" => one_of(errors, &path.child("apiGroup"), group, &[GROUP]),
         other => {
-            let kinds = ["Group", "ServiceAccount", "User"];
-            errors.push(FieldError::not_supported(&path.child("kind"), other, &kinds));
+            let kinds = ["ServiceAccount", "User", "Group"];
+            errors.push(unsupported(&path.child("kind"), other, &kinds));
         }
     }
 }

@@ -98,7 +98,7 @@ fn rules(rules: Option<&[PolicyRule]>, namespaced: bool) -> FieldErrors {
     for (index, rule) in rules.unwrap_or_default().iter().enumerate() {
         let path = Path::new("rules").index(index);
         if rule.verbs.is_empty() {
-            errors.push(FieldError::required(&path.child("verbs"), "verbs must contain at least one value"));
+            errors.push(FieldError::required(&path.child("verbs"), ""));
         }
         let is_empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
         if !is_empty(&rule.non_resource_urls) {

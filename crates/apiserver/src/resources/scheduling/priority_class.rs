@@ -51,7 +51,7 @@ impl Strategy for PriorityClassStrategy {
             errors.push(FieldError::forbidden(&Path::new("value"), about));
         }
         if let Some(policy) = &class.preemption_policy {
-            let policies = ["Never", "PreemptLowerPriority"];
+            let policies = ["PreemptLowerPriority", "Never"];
             required_one_of(&mut errors, &Path::new("preemptionPolicy"), policy, &policies);
         }
         errors

@@ -7,9 +7,12 @@ use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec};
 use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
-use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Strategy, column};
+use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
 use crate::resources::validation::{immutable, one_of};
+
+const TOKENS_IN_ATTRIBUTES: &str = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true \
+    to prevent possible logging of tokens in volume attributes";
 
 #[derive(Default)]
 pub struct CsiDriverStrategy;
@@ -17,7 +20,15 @@ pub struct CsiDriverStrategy;
 impl Strategy for CsiDriverStrategy {
     type Object = CSIDriver;
 
+    fn generation(&self) -> Generation {
+        Generation::None
+    }
+
     fn has_status(&self) -> bool {
+        false
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
         false
     }
 
@@ -28,10 +39,27 @@ impl Strategy for CsiDriverStrategy {
         spec.storage_capacity.get_or_insert(false);
         spec.requires_republish.get_or_insert(false);
         spec.se_linux_mount.get_or_insert(false);
+        spec.prevent_pod_scheduling_if_missing.get_or_insert(false);
         spec.fs_group_policy.get_or_insert_with(|| "ReadWriteOnceWithFSType".to_owned());
         if spec.volume_lifecycle_modes.as_ref().is_none_or(Vec::is_empty) {
             spec.volume_lifecycle_modes = Some(vec!["Persistent".to_owned()]);
         }
+    }
+
+    /// Generations are counted from the first change on.
+    fn prepare_update(&self, new: &mut CSIDriver, old: &CSIDriver) {
+        if new.spec != old.spec {
+            new.metadata.generation = Some(old.metadata.generation.unwrap_or(0) + 1);
+        }
+    }
+
+    fn warnings(&self, driver: &CSIDriver, old: Option<&CSIDriver>) -> Vec<String> {
+        let (spec, requests) = (&driver.spec, driver.spec.token_requests.as_deref().unwrap_or_default());
+        let unchanged = old.is_some_and(|old| old.spec.token_requests == spec.token_requests);
+        if unchanged || requests.is_empty() || spec.service_account_token_in_secrets.is_some() {
+            return Vec::new();
+        }
+        vec![TOKENS_IN_ATTRIBUTES.to_owned()]
     }
 
     fn validate(&self, driver: &CSIDriver) -> FieldErrors {
@@ -111,7 +139,7 @@ fn validate_spec(spec: &CSIDriverSpec) -> FieldErrors {
         }
     }
     for mode in spec.volume_lifecycle_modes.iter().flatten() {
-        one_of(&mut errors, &path.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
+        one_of(&mut errors, &path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
     }
     if let Some(seconds) = spec.node_allocatable_update_period_seconds.filter(|seconds| *seconds < 10) {
         let about = "must be greater than or equal to 10 seconds";

@@ -9,7 +9,7 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
-use crate::resources::validation::{cloud_volumes, immutable, required};
+use crate::resources::validation::{cloud_volumes, immutable, labels, numbers, required};
 
 const MAX_NODE_ID: usize = 256;
 
@@ -27,6 +27,10 @@ impl Strategy for CsiNodeStrategy {
         false
     }
 
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn validate(&self, node: &CSINode) -> FieldErrors {
         let mut errors = FieldErrors::new();
         let mut seen = BTreeSet::new();
@@ -39,9 +43,13 @@ impl Strategy for CsiNodeStrategy {
                 let about = format!("must be {MAX_NODE_ID} characters or less");
                 errors.push(FieldError::invalid(&at, driver.node_id.as_str(), about));
             }
+            if let Some(count) = driver.allocatable.as_ref().and_then(|one| one.count) {
+                numbers::not_negative(&mut errors, &path.child("allocatable.count"), count);
+            }
             if !seen.insert(driver.name.as_str()) {
                 errors.push(FieldError::duplicate(&path.child("name"), driver.name.as_str()));
             }
+            topology_keys(&mut errors, &path, driver);
         }
         errors
     }
@@ -66,5 +74,16 @@ impl Strategy for CsiNodeStrategy {
     fn cells(&self, node: &CSINode, now: Timestamp) -> Vec<Value> {
         let drivers = Value::from(node.spec.drivers.len());
         vec![columns::name(&node.metadata), drivers, columns::age(&node.metadata, now)]
+    }
+}
+
+fn topology_keys(errors: &mut FieldErrors, path: &Path, driver: &CSINodeDriver) {
+    let mut seen = BTreeSet::new();
+    for key in driver.topology_keys.iter().flatten() {
+        required(errors, path, key);
+        if !seen.insert(key) {
+            errors.push(FieldError::duplicate(path, key.as_str()));
+        }
+        labels::label_name(errors, path, key);
     }
 }

@@ -10,7 +10,7 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
-use crate::resources::validation::{dns, immutable, labels, one_of, report, required, text};
+use crate::resources::validation::{declared_immutable, dns, labels, one_of, report, required, text};
 
 const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 const MAX_PARAMETERS: usize = 512;
@@ -57,11 +57,11 @@ impl Strategy for StorageClassStrategy {
 
     fn validate_update(&self, new: &StorageClass, old: &StorageClass) -> FieldErrors {
         let mut errors = FieldErrors::new();
-        immutable(&mut errors, &Path::new("parameters"), &new.parameters, &old.parameters);
-        immutable(&mut errors, &Path::new("provisioner"), &new.provisioner, &old.provisioner);
-        immutable(&mut errors, &Path::new("reclaimPolicy"), &new.reclaim_policy, &old.reclaim_policy);
+        declared_immutable(&mut errors, &Path::new("parameters"), &new.parameters, &old.parameters);
+        declared_immutable(&mut errors, &Path::new("provisioner"), &new.provisioner, &old.provisioner);
+        declared_immutable(&mut errors, &Path::new("reclaimPolicy"), &new.reclaim_policy, &old.reclaim_policy);
         let (now, before) = (&new.volume_binding_mode, &old.volume_binding_mode);
-        immutable(&mut errors, &Path::new("volumeBindingMode"), now, before);
+        declared_immutable(&mut errors, &Path::new("volumeBindingMode"), now, before);
         errors
     }
 

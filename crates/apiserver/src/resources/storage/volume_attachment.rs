@@ -7,7 +7,7 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
-use crate::resources::validation::{cloud_volumes, dns, immutable, report, text};
+use crate::resources::validation::{cloud_volumes, declared_immutable, dns, report, text};
 
 #[derive(Default)]
 pub struct VolumeAttachmentStrategy;
@@ -17,6 +17,10 @@ impl Strategy for VolumeAttachmentStrategy {
 
     fn generation(&self) -> Generation {
         Generation::None
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
     }
 
     fn default(&self, attachment: &mut VolumeAttachment) {
@@ -51,14 +55,14 @@ impl Strategy for VolumeAttachmentStrategy {
 
     fn validate_update(&self, new: &VolumeAttachment, old: &VolumeAttachment) -> FieldErrors {
         let mut errors = self.validate(new);
-        immutable(&mut errors, &Path::new("spec"), &new.spec, &old.spec);
+        declared_immutable(&mut errors, &Path::new("spec"), &new.spec, &old.spec);
         errors
     }
 
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             NAME_COLUMN,
-            column("Attacher", "string", "Who attaches it."),
+            Column { format: "name", ..column("Attacher", "string", "Who attaches it.") },
             column("PV", "string", "The volume."),
             column("Node", "string", "The node."),
             column("Attached", "boolean", "Whether it is done."),

@@ -113,7 +113,7 @@ fn lenient_ip(value: &str) -> Option<IpAddr> {
     texts.next().is_none().then(|| IpAddr::V4(Ipv4Addr::from(parts)))
 }
 
-fn lenient_cidr(value: &str) -> Option<(IpAddr, u32)> {
+pub fn lenient_cidr(value: &str) -> Option<(IpAddr, u32)> {
     let (address, length) = value.split_once('/')?;
     let address = lenient_ip(address)?;
     let length: u32 = length.bytes().all(|c| c.is_ascii_digit()).then(|| length.parse().ok()).flatten()?;

@@ -129,7 +129,7 @@ fn pod_term(errors: &mut FieldErrors, path: &Path, term: &PodAffinityTerm) {
     }
     let matched = term.match_label_keys.as_deref().unwrap_or_default();
     let mismatched = term.mismatch_label_keys.as_deref().unwrap_or_default();
-    match_label_keys(errors, path, matched, mismatched, term.label_selector.as_ref());
+    match_label_keys(errors, path, [matched, mismatched], term.label_selector.as_ref());
     if term.topology_key.is_empty() {
         errors.push(FieldError::required(&path.child("topologyKey"), "can not be empty"));
     }
@@ -140,8 +140,7 @@ fn pod_term(errors: &mut FieldErrors, path: &Path, term: &PodAffinityTerm) {
 pub fn match_label_keys(
     errors: &mut FieldErrors,
     path: &Path,
-    matched: &[String],
-    mismatched: &[String],
+    [matched, mismatched]: [&[String]; 2],
     selector: Option<&LabelSelector>,
 ) {
     for (name, keys) in [("matchLabelKeys", matched), ("mismatchLabelKeys", mismatched)] {

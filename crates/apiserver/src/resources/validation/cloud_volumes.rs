@@ -23,8 +23,7 @@ pub(super) fn sources(one: &mut OneSource<'_>, volume: &Volume) {
         descending_path(errors, &path.child("directory"), text(&source.directory));
     });
     one.check_named(
-        "gcePersistentDisk",
-        "persistentDisk",
+        ["gcePersistentDisk", "persistentDisk"],
         volume.gce_persistent_disk.as_ref(),
         |errors, path, source| {
             required(errors, &path.child("pdName"), &source.pd_name);
@@ -71,7 +70,7 @@ pub(super) fn sources(one: &mut OneSource<'_>, volume: &Volume) {
         required(errors, &path.child("volumeID"), &source.volume_id);
         secret(errors, path, source.secret_ref.as_ref());
     });
-    one.check_named("cephFS", "cephfs", volume.cephfs.as_ref(), |errors, path, source| {
+    one.check_named(["cephFS", "cephfs"], volume.cephfs.as_ref(), |errors, path, source| {
         monitors(errors, path, &source.monitors);
     });
     more_sources(one, volume);
@@ -131,7 +130,9 @@ fn more_sources(one: &mut OneSource<'_>, volume: &Volume) {
 }
 
 pub fn csi_driver(errors: &mut FieldErrors, path: &Path, driver: &str) {
-    required(errors, path, driver);
+    if !required(errors, path, driver) {
+        return;
+    }
     if driver.len() > 63 {
         errors.push(FieldError::too_long(path, 63));
     }
@@ -223,7 +224,7 @@ fn azure_disk(errors: &mut FieldErrors, path: &Path, source: &AzureDiskVolumeSou
         one_of(errors, &path.child("cachingMode"), mode, &["None", "ReadOnly", "ReadWrite"]);
     }
     let Some(kind) = &source.kind else { return };
-    one_of(errors, &path.child("kind"), kind, &["Shared", "Dedicated", "Managed"]);
+    one_of(errors, &path.child("kind"), kind, &["Dedicated", "Managed", "Shared"]);
     let (prefix, example) = if kind == "Managed" {
         let example = "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
         ("/subscriptions/", example)

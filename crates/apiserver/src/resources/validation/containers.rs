@@ -185,7 +185,7 @@ fn common(errors: &mut FieldErrors, path: &Path, container: &Container, around: 
         report(errors, &path.child("name"), &container.name, dns::label(&container.name));
     }
     required(errors, &path.child("image"), text(&container.image));
-    let policies = ["FallbackToLogsOnError", "File"];
+    let policies = ["File", "FallbackToLogsOnError"];
     required_one_of(
         errors,
         &path.child("terminationMessagePolicy"),
@@ -199,7 +199,9 @@ fn common(errors: &mut FieldErrors, path: &Path, container: &Container, around: 
     mounts::devices(errors, &path.child("volumeDevices"), container, &around.volumes);
     required_one_of(errors, &path.child("imagePullPolicy"), text(&container.image_pull_policy), &PULL_POLICIES);
     if let Some(resources) = &container.resources {
-        quantities::requirements(errors, &path.child("resources"), resources, container_resource, &around.claim_names);
+        let path = path.child("resources");
+        quantities::requirements(errors, &path, resources, container_resource);
+        quantities::claims(errors, &path.child("claims"), resources, &around.claim_names);
     }
     resize_policy(errors, &path.child("resizePolicy"), container, text(&around.spec.restart_policy));
     let host_users = around.spec.host_users != Some(false);

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
-use super::{dns, report};
+use super::{dns, report, shown};
 
 /// The sum of keys and values of all annotations, in bytes.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
@@ -63,4 +64,16 @@ pub fn selector(errors: &mut FieldErrors, path: &Path, selector: Option<&LabelSe
 pub fn is_empty(selector: &LabelSelector) -> bool {
     selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)
         && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// A selector as errors show it: what is said about labels first.
+pub fn shown_selector(selector: &LabelSelector) -> Value {
+    let mut fields = serde_json::Map::new();
+    if let Some(all) = &selector.match_labels {
+        fields.insert("matchLabels".to_owned(), shown(all));
+    }
+    if let Some(all) = &selector.match_expressions {
+        fields.insert("matchExpressions".to_owned(), shown(all));
+    }
+    Value::Object(fields)
 }

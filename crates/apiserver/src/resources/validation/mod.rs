@@ -8,6 +8,7 @@ pub mod address;
 pub mod affinity;
 pub mod claims;
 pub mod cloud_volumes;
+pub mod conditions;
 pub mod containers;
 pub mod dns;
 pub mod environment;
@@ -27,6 +28,7 @@ pub mod windows;
 use serde::Serialize;
 use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
+use xebec_api::schema::{self, Field, Shape, Type};
 
 pub const IMMUTABLE: &str = "field is immutable";
 pub const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
@@ -39,6 +41,31 @@ pub fn text(value: &Option<String>) -> &str {
 /// A bad value as an error shows it.
 pub fn shown<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+/// A bad value of a core type as errors show it where upstream's internal types have no JSON names: Go's names of the
+/// fields, and all of them.
+pub fn shown_in_go<T: Serialize>(type_name: &str, value: &T) -> Value {
+    let shape = schema::table().type_named("io.k8s.api.core.v1", type_name);
+    shape.map_or(Value::Null, |shape| in_go(&shown(value), shape))
+}
+
+fn in_go(value: &Value, shape: &Type) -> Value {
+    let field = |field: &Field| {
+        let mut name = field.name.replace("seLinux", "SELinux");
+        name[..1].make_ascii_uppercase();
+        let given = value.get(field.name).filter(|value| !value.is_null());
+        let value = match (given, field.shape) {
+            (Some(value), Shape::Object(_)) => field.shape.object().map_or(Value::Null, |shape| in_go(value, shape)),
+            (Some(value), _) => value.clone(),
+            (None, Shape::String) if !field.pointer => Value::from(""),
+            (None, Shape::Bool) if !field.pointer => Value::from(false),
+            (None, Shape::Int32 | Shape::Int64) if !field.pointer => Value::from(0),
+            (None, _) => Value::Null,
+        };
+        (name, value)
+    };
+    Value::Object(shape.fields.iter().map(field).collect())
 }
 
 /// One `Invalid` for each message of a name rule.
@@ -54,10 +81,18 @@ pub fn required(errors: &mut FieldErrors, path: &Path, value: &str) -> bool {
     !value.is_empty()
 }
 
+/// `Unsupported value`, naming what is supported in that order. Upstream sorts some of these lists and not others.
+pub fn unsupported(path: &Path, value: impl Into<Value>, supported: &[&str]) -> FieldError {
+    let listed: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
+    let mut error = FieldError::not_supported(path, value, &[]);
+    error.detail = format!("supported values: {}", listed.join(", "));
+    error
+}
+
 /// `Unsupported value` unless the value is one of those.
 pub fn one_of(errors: &mut FieldErrors, path: &Path, value: &str, supported: &[&str]) {
     if !supported.contains(&value) {
-        errors.push(FieldError::not_supported(path, value, supported));
+        errors.push(unsupported(path, value, supported));
     }
 }
 
@@ -72,6 +107,13 @@ pub fn required_one_of(errors: &mut FieldErrors, path: &Path, value: &str, suppo
 pub fn immutable<T: Serialize + PartialEq>(errors: &mut FieldErrors, path: &Path, new: &T, old: &T) {
     if !semantically_equal(new, old) {
         errors.push(FieldError::invalid(path, shown(new), IMMUTABLE));
+    }
+}
+
+/// `immutable` of the kinds whose declared rules say so; those do not show the value.
+pub fn declared_immutable<T: Serialize + PartialEq>(errors: &mut FieldErrors, path: &Path, new: &T, old: &T) {
+    if !semantically_equal(new, old) {
+        errors.push(FieldError::invalid(path, Value::Null, IMMUTABLE));
     }
 }
 

@@ -10,7 +10,7 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 use super::containers::{self, Surroundings, for_each};
 use super::quantities::{self, container_resource, pod_resource};
 use super::{
-    address, affinity, dns, labels, numbers, report, required_one_of, scheduling, security, shown, text, volumes,
+    address, affinity, dns, labels, numbers, report, required_one_of, scheduling, security, shown_in_go, text, volumes,
     windows,
 };
 use crate::resources::core::pod_resources::{Amounts, aggregate_limits, aggregate_requests};
@@ -42,9 +42,9 @@ pub fn pod_spec(errors: &mut FieldErrors, path: &Path, spec: &PodSpec, pod: Opti
     containers::ephemeral(errors, &path.child("ephemeralContainers"), &around);
     pod_resources(errors, &path.child("resources"), spec, &around.claim_names);
     containers::host_network_ports(errors, &path.child("containers"), spec, pod.is_some());
-    let policies = ["Always", "Never", "OnFailure"];
+    let policies = ["Always", "OnFailure", "Never"];
     required_one_of(errors, &path.child("restartPolicy"), text(&spec.restart_policy), &policies);
-    let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     required_one_of(errors, &path.child("dnsPolicy"), text(&spec.dns_policy), &policies);
     labels::labels(errors, &path.child("nodeSelector"), spec.node_selector.as_ref());
     security::pod(errors, &path.child("securityContext"), spec);
@@ -61,7 +61,7 @@ pub fn pod_spec(errors: &mut FieldErrors, path: &Path, spec: &PodSpec, pod: Opti
     scheduling::tolerations(errors, &path.child("tolerations"), spec.tolerations.as_deref());
     host_aliases(errors, &path.child("hostAliases"), spec);
     if let Some(policy) = &spec.preemption_policy {
-        required_one_of(errors, &path.child("preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]);
+        required_one_of(errors, &path.child("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
     }
     if let Some(overhead) = &spec.overhead {
         let path = path.child("overhead.limits");
@@ -133,7 +133,7 @@ fn resource_claims(errors: &mut FieldErrors, path: &Path, spec: &PodSpec, pod: O
             _ => "",
         };
         if !about.is_empty() {
-            errors.push(FieldError::invalid(&path, shown(claim), about));
+            errors.push(FieldError::invalid(&path, shown_in_go("PodResourceClaim", claim), about));
         }
         for (field, name) in [
             ("resourceClaimName", &claim.resource_claim_name),
@@ -156,7 +156,8 @@ fn pod_resources(errors: &mut FieldErrors, path: &Path, spec: &PodSpec, claim_na
         let about = "claims may not be set for Resources at pod-level";
         errors.push(FieldError::forbidden(&path.child("claims"), about));
     }
-    quantities::requirements(errors, path, resources, pod_resource, claim_names);
+    quantities::requirements(errors, path, resources, pod_resource);
+    quantities::claims(errors, &path.child("claims"), resources, claim_names);
     let of = |list: &Option<Amounts>, name: &str| list.as_ref()?.get(name).map(|value| Quantity::of(Some(value)));
     for (name, sum) in aggregate_requests(spec) {
         if let Some(whole) = of(&resources.requests, &name).filter(|whole| sum > *whole) {

@@ -46,37 +46,32 @@ pub fn pod_annotations(
 
 /// A 32-bit number as the deletion cost writes it: no sign `+`, no leading zeros.
 fn is_integer(value: &str) -> bool {
-    let plain = !value.starts_with('+') && !(value.len() > 1 && value.starts_with('0'));
-    plain && value.parse::<i32>().is_ok()
+    let odd = value.starts_with('+') || (value.len() > 1 && value.starts_with('0'));
+    !odd && value.parse::<i32>().is_ok()
 }
 
 /// Whose Pods a controller keeps running for ever.
 #[derive(Clone, Copy)]
-pub struct Keeper {
+pub struct Keeper<'a> {
     pub kind: &'static str,
+    pub selector: &'a LabelSelector,
 }
 
 /// A template whose Pods must match the selector, always restart and never end.
-pub fn kept_running(
-    errors: &mut FieldErrors,
-    path: &Path,
-    template_spec: &PodTemplateSpec,
-    selector: &LabelSelector,
-    keeper: Keeper,
-) {
-    selected(errors, path, template_spec, selector);
+pub fn kept_running(errors: &mut FieldErrors, path: &Path, template_spec: &PodTemplateSpec, keeper: Keeper<'_>) {
+    selected(errors, path, template_spec, keeper.selector);
     template(errors, path, template_spec);
-    always_restarts(errors, path, template_spec, keeper);
+    always_restarts(errors, path, template_spec, keeper.kind);
 }
 
-pub fn always_restarts(errors: &mut FieldErrors, path: &Path, template: &PodTemplateSpec, keeper: Keeper) {
+pub fn always_restarts(errors: &mut FieldErrors, path: &Path, template: &PodTemplateSpec, kind: &str) {
     let Some(spec) = &template.spec else { return };
     let policy = text(&spec.restart_policy);
     if policy != "Always" {
         errors.push(FieldError::not_supported(&path.child("spec.restartPolicy"), policy, &["Always"]));
     }
     if spec.active_deadline_seconds.is_some() {
-        let about = format!("activeDeadlineSeconds in {} is not Supported", keeper.kind);
+        let about = format!("activeDeadlineSeconds in {kind} is not Supported");
         errors.push(FieldError::forbidden(&path.child("spec.activeDeadlineSeconds"), about));
     }
 }
@@ -84,7 +79,8 @@ pub fn always_restarts(errors: &mut FieldErrors, path: &Path, template: &PodTemp
 /// The selector of a workload must find the Pods made from its template. One that is absent finds none.
 pub fn selected(errors: &mut FieldErrors, path: &Path, template: &PodTemplateSpec, selector: &LabelSelector) {
     let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
-    let matches = xebec_api::LabelSelector::from_object(Some(selector)).is_ok_and(|one| one.matches_map(labels));
+    // What is no selector at all has been reported.
+    let matches = xebec_api::LabelSelector::from_object(Some(selector)).map_or(true, |one| one.matches_map(labels));
     if labels::is_empty(selector) || !matches {
         let about = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid(&path.child("metadata.labels"), shown(&labels), about));
@@ -97,5 +93,8 @@ pub fn selector(errors: &mut FieldErrors, path: &Path, selector: &LabelSelector)
     labels::selector(errors, path, Some(selector));
     if labels::is_empty(selector) {
         errors.push(FieldError::required(path, ""));
+    }
+    if xebec_api::LabelSelector::from_object(Some(selector)).is_err() {
+        errors.push(FieldError::invalid(path, labels::shown_selector(selector), "invalid label selector"));
     }
 }

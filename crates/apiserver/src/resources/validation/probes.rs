@@ -102,7 +102,7 @@ impl<'a> Action<'a> {
             }
             present && found == 1
         };
-        if first(errors, "exec", self.exec.is_some()) && self.exec.is_some_and(|exec| no_command(exec)) {
+        if first(errors, "exec", self.exec.is_some()) && self.exec.is_some_and(no_command) {
             errors.push(FieldError::required(&path.child("exec.command"), ""));
         }
         if first(errors, "httpGet", self.http_get.is_some())

@@ -129,13 +129,7 @@ pub fn amounts(errors: &mut FieldErrors, path: &Path, list: Option<&BTreeMap<Str
 }
 
 /// Requests and limits of a container, or of a Pod as a whole.
-pub fn requirements(
-    errors: &mut FieldErrors,
-    path: &Path,
-    resources: &ResourceRequirements,
-    name_rule: NameRule,
-    claim_names: &BTreeSet<&str>,
-) {
+pub fn requirements(errors: &mut FieldErrors, path: &Path, resources: &ResourceRequirements, name_rule: NameRule) {
     let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
     let mut compute = false;
     let mut huge = false;
@@ -180,7 +174,6 @@ pub fn requirements(
     if huge && !compute {
         errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
     }
-    claims(errors, &path.child("claims"), resources, claim_names);
 }
 
 fn huge_page_amount(errors: &mut FieldErrors, path: &Path, name: &str, value: &Raw) {
@@ -193,7 +186,8 @@ fn huge_page_amount(errors: &mut FieldErrors, path: &Path, name: &str, value: &R
     }
 }
 
-fn claims(errors: &mut FieldErrors, path: &Path, resources: &ResourceRequirements, claim_names: &BTreeSet<&str>) {
+/// Which of the Pod's claims a container uses.
+pub fn claims(errors: &mut FieldErrors, path: &Path, resources: &ResourceRequirements, claim_names: &BTreeSet<&str>) {
     let mut seen = BTreeSet::new();
     for (index, claim) in resources.claims.iter().flatten().enumerate() {
         let (path, name) = (path.index(index), claim.name.as_str());

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{PodReadinessGate, PodSchedulingGate, Taint, Toleration, TopologySpreadConstraint};
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
-use super::{affinity, dns, labels, numbers, one_of, report, shown, text};
+use super::{affinity, dns, labels, numbers, one_of, report, text};
 
-const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
+const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 pub fn tolerations(errors: &mut FieldErrors, path: &Path, tolerations: Option<&[Toleration]>) {
     for (index, toleration) in tolerations.unwrap_or_default().iter().enumerate() {
@@ -38,7 +38,7 @@ pub fn tolerations(errors: &mut FieldErrors, path: &Path, tolerations: Option<&[
                 }
             }
             // Numeric comparison is behind a gate that is off; only then are its operators named.
-            "Lt" | "Gt" => errors.push(FieldError::not_supported(&at, operator, &["Equal", "Exists", "Gt", "Lt"])),
+            "Lt" | "Gt" => errors.push(super::unsupported(&at, operator, &["Equal", "Exists", "Lt", "Gt"])),
             other => errors.push(FieldError::not_supported(&at, other, &["Equal", "Exists"])),
         }
         if !effect.is_empty() {
@@ -58,7 +58,7 @@ pub fn taints(errors: &mut FieldErrors, path: &Path, taints: Option<&[Taint]>) {
         }
         super::required_one_of(errors, &path.child("effect"), &taint.effect, &EFFECTS);
         if !seen.insert((taint.effect.as_str(), taint.key.as_str())) {
-            let mut error = FieldError::duplicate(&path, shown(taint));
+            let mut error = FieldError::duplicate(&path, super::shown_in_go("Taint", taint));
             error.detail = "taints must be unique by key and effect pair".to_owned();
             errors.push(error);
         }
@@ -98,7 +98,7 @@ pub fn topology_spread(errors: &mut FieldErrors, path: &Path, constraints: Optio
             }
         }
         let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
-        affinity::match_label_keys(errors, &path, keys, &[], constraint.label_selector.as_ref());
+        affinity::match_label_keys(errors, &path, [keys, &[]], constraint.label_selector.as_ref());
         labels::selector(errors, &path.child("labelSelector"), constraint.label_selector.as_ref());
     }
 }

@@ -9,7 +9,7 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use super::containers::for_each;
 use super::volumes::descending_path;
-use super::{numbers, one_of, required, shown, text, windows};
+use super::{numbers, one_of, required, shown_in_go, text, windows};
 
 const PROFILE_TYPES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 /// PATH_MAX less one.
@@ -37,12 +37,12 @@ pub fn container(errors: &mut FieldErrors, path: &Path, context: Option<&Securit
     if context.allow_privilege_escalation == Some(false) {
         if context.privileged == Some(true) {
             let about = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.push(FieldError::invalid(path, shown(context), about));
+            errors.push(FieldError::invalid(path, shown_in_go("SecurityContext", context), about));
         }
         let added = context.capabilities.iter().flat_map(|one| one.add.iter().flatten());
         for _ in added.filter(|name| *name == "CAP_SYS_ADMIN") {
             let about = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.push(FieldError::invalid(path, shown(context), about));
+            errors.push(FieldError::invalid(path, shown_in_go("SecurityContext", context), about));
         }
     }
     windows::options(errors, &path.child("windowsOptions"), context.windows_options.as_ref());
@@ -118,7 +118,8 @@ fn seccomp(errors: &mut FieldErrors, path: &Path, profile: Option<&SeccompProfil
         (true, None) => errors.push(FieldError::required(&at, "must be set when seccomp type is Localhost")),
         (true, Some(file)) => descending_path(errors, &at, file),
         (false, Some(_)) => {
-            errors.push(FieldError::invalid(&at, shown(profile), "can only be set when seccomp type is Localhost"));
+            let about = "can only be set when seccomp type is Localhost";
+            errors.push(FieldError::invalid(&at, shown_in_go("SeccompProfile", profile), about));
         }
         (false, None) => {}
     }

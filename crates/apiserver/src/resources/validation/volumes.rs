@@ -13,7 +13,7 @@ use super::mounts::Volumes;
 use super::{claims, cloud_volumes, dns, numbers, projected, report, required, text};
 
 const HOST_PATH_TYPES: [&str; 8] =
-    ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 pub const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
 /// Checks all of them and returns the sound ones by name; only those may be mounted.
@@ -62,14 +62,13 @@ pub(super) struct OneSource<'e> {
 
 impl OneSource<'_> {
     pub fn check<T>(&mut self, name: &str, source: Option<&T>, check: impl FnOnce(&mut FieldErrors, &Path, &T)) {
-        self.check_named(name, name, source, check);
+        self.check_named([name, name], source, check);
     }
 
     /// Some sources are reported under another name than their field's; those names are upstream's.
     pub fn check_named<T>(
         &mut self,
-        forbidden_name: &str,
-        name: &str,
+        [forbidden_name, name]: [&str; 2],
         source: Option<&T>,
         check: impl FnOnce(&mut FieldErrors, &Path, &T),
     ) {
@@ -108,7 +107,7 @@ fn source(errors: &mut FieldErrors, path: &Path, volume: &Volume, pod_name: Opti
     one.check("persistentVolumeClaim", volume.persistent_volume_claim.as_ref(), |errors, path, source| {
         required(errors, &path.child("claimName"), &source.claim_name);
     });
-    one.check_named("downwarAPI", "downwardAPI", volume.downward_api.as_ref(), |errors, path, source| {
+    one.check_named(["downwarAPI", "downwardAPI"], volume.downward_api.as_ref(), |errors, path, source| {
         numbers::file_mode(errors, &path.child("defaultMode"), source.default_mode);
         for file in source.items.iter().flatten() {
             projected::downward_file(errors, path, file);

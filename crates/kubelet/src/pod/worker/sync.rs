@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use xebec_base::{Backoff, Chain};
 use xebec_cri::v1::PodSandboxConfig;
 
@@ -12,10 +13,10 @@ use super::{Next, RETRY_RUNTIME, Worker};
 use crate::image::{Absent, Present};
 use crate::pod::backoff::go_seconds;
 use crate::pod::observed::{Observed, State, sandbox_ips};
-use crate::pod::plan::{self, Plan, Sandbox};
+use crate::pod::plan::{self, Kill, Plan, Sandbox, Why};
 use crate::pod::start::{self, Failed, Start};
 use crate::pod::stop::{self, Stop};
-use crate::pod::{identity, phase, sandbox};
+use crate::pod::{ephemeral, identity, phase, sandbox};
 use crate::qos::{self, is_sidecar};
 use crate::volume::{self, Mounted, Surroundings};
 
@@ -37,6 +38,14 @@ impl Agenda {
     }
 }
 
+/// What a round has seen and decided.
+#[derive(Clone, Copy)]
+struct Round<'a> {
+    pod: &'a Pod,
+    observed: &'a Observed,
+    plan: &'a Plan,
+}
+
 /// What containers are started in.
 struct Ready {
     sandbox_id: String,
@@ -45,6 +54,8 @@ struct Ready {
     volumes: Mounted,
     /// The image of the first container, looked for while the sandbox was made.
     first_image: Option<(String, Result<Present, Absent>)>,
+    /// When what could not be started is tried again.
+    agenda: Agenda,
 }
 
 impl Worker {
@@ -64,7 +75,7 @@ impl Worker {
         if phase::is_terminal(status.phase.as_deref()) {
             return Next::Finished;
         }
-        let next = self.carry_out(&pod, &observed, plan).await;
+        let next = self.carry_out(Round { pod: &pod, observed: &observed, plan: &plan }).await;
         self.prune(&observed).await;
         next
     }
@@ -73,7 +84,8 @@ impl Worker {
         Next::At(Some(self.context.clock.now() + delay))
     }
 
-    async fn carry_out(&self, pod: &Pod, observed: &Observed, plan: Plan) -> Next {
+    async fn carry_out(&self, round: Round<'_>) -> Next {
+        let Round { pod, observed, plan } = round;
         let ips = observed.ips();
         let stop = Stop { context: &self.context, pod, ips: &ips };
         if plan.kill_pod {
@@ -86,7 +98,7 @@ impl Worker {
             }
         }
         for kill in &plan.kill {
-            if let Err(error) = self.stopping.container(&stop, &kill.id, &kill.name, kill.why, &kill.message).await {
+            if let Err(error) = self.stopping.container(&stop, kill).await {
                 return self.stop_failed(pod, &error);
             }
         }
@@ -99,10 +111,13 @@ impl Worker {
         if let Some(renew) = self.volumes.lock().as_ref().and_then(|mounted| mounted.renew) {
             agenda.at(renew);
         }
-        let starting = !plan.start_init.is_empty() || !plan.start.is_empty();
+        let starting = !plan.start_init.is_empty() || !plan.start.is_empty() || !plan.start_ephemeral.is_empty();
         if starting || matches!(plan.sandbox, Sandbox::Create { .. }) {
-            match self.prepare(pod, observed, &plan).await {
-                Ok(ready) => self.start_all(pod, observed, &plan, ready, &mut agenda).await,
+            match self.prepare(round).await {
+                Ok(mut ready) => {
+                    self.start_all(round, &mut ready).await;
+                    ready.agenda.0.into_iter().for_each(|time| agenda.at(time));
+                }
                 Err(retry) => agenda.at(retry),
             }
         } else if self.volumes_are_stale() {
@@ -121,7 +136,8 @@ impl Worker {
     }
 
     /// The sandbox on one side, volumes and the first image on the other, at the same time: neither needs the other.
-    async fn prepare(&self, pod: &Pod, observed: &Observed, plan: &Plan) -> Result<Ready, Timestamp> {
+    async fn prepare(&self, round: Round<'_>) -> Result<Ready, Timestamp> {
+        let Round { pod, observed, plan } = round;
         let attempt = match plan.sandbox {
             Sandbox::Keep { attempt, .. } | Sandbox::Create { attempt, .. } => attempt,
             Sandbox::None => 0,
@@ -136,24 +152,19 @@ impl Worker {
         let outfit = async {
             let volumes = self.set_up_volumes(pod, observed.ips()).await?;
             // The image is looked for only when nothing else is missing, as users know it from the order of events.
-            Ok::<_, Timestamp>((volumes, self.first_image(pod, observed, plan, &config, new).await))
+            Ok::<_, Timestamp>((volumes, self.first_image(round, &config, new).await))
         };
-        let (sandbox, outfit) = tokio::join!(self.sandbox(pod, observed, plan, config.clone()), outfit);
+        let (sandbox, outfit) = tokio::join!(self.sandbox(round, config.clone()), outfit);
         let ((sandbox_id, ips), (volumes, first_image)) = (sandbox?, outfit?);
         if new {
             self.refresh().await;
         }
-        Ok(Ready { sandbox_id, config, ips, volumes, first_image })
+        Ok(Ready { sandbox_id, config, ips, volumes, first_image, agenda: Agenda::default() })
     }
 
     /// The id and the addresses of the Pod's sandbox, made if need be.
-    async fn sandbox(
-        &self,
-        pod: &Pod,
-        observed: &Observed,
-        plan: &Plan,
-        config: PodSandboxConfig,
-    ) -> Result<(String, Vec<String>), Timestamp> {
+    async fn sandbox(&self, round: Round<'_>, config: PodSandboxConfig) -> Result<(String, Vec<String>), Timestamp> {
+        let Round { pod, observed, plan } = round;
         let host_network = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
         let node = |ips: Vec<String>| if host_network { self.context.host_ips() } else { ips };
         if let Sandbox::Keep { id, .. } = &plan.sandbox {
@@ -167,7 +178,8 @@ impl Worker {
         let logs = &config.log_directory;
         std::fs::create_dir_all(logs).map_err(|error| self.sandbox_failed(pod, &format!("create {logs}: {error}")))?;
         let runtime = &self.context.runtime;
-        let made = runtime.run_pod_sandbox(config, "").await;
+        let handler = self.runtime_handler(pod).await.map_err(|message| self.sandbox_failed(pod, &message))?;
+        let made = runtime.run_pod_sandbox(config, &handler).await;
         let id = made.map_err(|error| self.sandbox_failed(pod, &error.to_string()))?;
         (self.claim)(&id);
         let status = runtime.pod_sandbox_status(&id).await.map_err(|error| {
@@ -177,6 +189,14 @@ impl Worker {
         })?;
         self.backoffs.lock().forget(SANDBOX);
         Ok((id, node(sandbox_ips(&status))))
+    }
+
+    /// The handler that the Pod's RuntimeClass names; an empty one is the runtime's default.
+    async fn runtime_handler(&self, pod: &Pod) -> Result<String, String> {
+        let class = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref());
+        let Some(class) = class.filter(|name| !name.is_empty()) else { return Ok(String::new()) };
+        let found = self.context.client.all::<RuntimeClass>().get(class).await;
+        found.map(|class| class.handler).map_err(|error| format!("failed to get sandbox runtime: {error}"))
     }
 
     fn sandbox_failed(&self, pod: &Pod, message: &str) -> Timestamp {
@@ -232,12 +252,11 @@ impl Worker {
     /// Only with a new sandbox: its making leaves the time.
     async fn first_image(
         &self,
-        pod: &Pod,
-        observed: &Observed,
-        plan: &Plan,
+        round: Round<'_>,
         config: &PodSandboxConfig,
         new: bool,
     ) -> Option<(String, Result<Present, Absent>)> {
+        let Round { pod, observed, plan } = round;
         let name = plan.start_init.first().or(plan.start.first()).filter(|_| new)?;
         let container = qos::containers(pod).find(|container| container.name == *name)?;
         if self.in_backoff(pod, container, observed).is_some() {
@@ -246,49 +265,42 @@ impl Worker {
         Some((name.clone(), start::image(&self.context, pod, container, config).await))
     }
 
-    async fn start_all(&self, pod: &Pod, observed: &Observed, plan: &Plan, mut ready: Ready, agenda: &mut Agenda) {
+    async fn start_all(&self, round: Round<'_>, ready: &mut Ready) {
+        let Round { pod, plan, .. } = round;
+        for container in ephemeral::containers(pod).iter().filter(|it| plan.start_ephemeral.contains(&it.name)) {
+            self.start(round, container, ready).await;
+        }
         for name in &plan.start_init {
             let Some(container) = qos::containers(pod).find(|container| container.name == *name) else { continue };
-            let started = self.start(pod, container, observed, &mut ready, agenda).await;
+            let started = self.start(round, container, ready).await;
             if !started && !is_sidecar(container) {
                 return;
             }
         }
         for name in &plan.start {
             if let Some(container) = qos::containers(pod).find(|container| container.name == *name) {
-                self.start(pod, container, observed, &mut ready, agenda).await;
+                self.start(round, container, ready).await;
             }
         }
     }
 
     /// Starts one container, or notes why not. Returns whether it was started.
-    async fn start(
-        &self,
-        pod: &Pod,
-        container: &Container,
-        observed: &Observed,
-        ready: &mut Ready,
-        agenda: &mut Agenda,
-    ) -> bool {
+    async fn start(&self, round: Round<'_>, container: &Container, ready: &mut Ready) -> bool {
+        let Round { pod, observed, .. } = round;
         let name = &container.name;
         let waiting = self.in_backoff(pod, container, observed);
         let result = match waiting {
             Some(failed) => Err(failed),
             None => {
                 self.note_try(container, observed);
-                let prefetched = ready.first_image.take_if(|(of, _)| of == name).map(|(_, image)| image);
-                let image = match prefetched {
-                    Some(image) => image,
-                    None => start::image(&self.context, pod, container, &ready.config).await,
-                };
-                self.start_now(pod, container, observed, ready, image).await
+                self.start_now(round, container, ready).await
             }
         };
         let started = result.is_ok();
         match result {
             Ok(()) => drop(self.failures.lock().remove(name)),
             Err(failed) => {
-                agenda.at(failed.retry.unwrap_or(self.context.clock.now() + RETRY_START));
+                ready.agenda.at(failed.retry.unwrap_or(self.context.clock.now() + RETRY_START));
                 self.failures.lock().insert(name.clone(), failed.failure);
             }
         }
@@ -296,14 +308,13 @@ impl Worker {
         started
     }
 
-    async fn start_now(
-        &self,
-        pod: &Pod,
-        container: &Container,
-        observed: &Observed,
-        ready: &Ready,
-        image: Result<Present, Absent>,
-    ) -> Result<(), Failed> {
+    async fn start_now(&self, round: Round<'_>, container: &Container, ready: &mut Ready) -> Result<(), Failed> {
+        let Round { pod, observed, .. } = round;
+        let prefetched = ready.first_image.take_if(|(of, _)| *of == container.name).map(|(_, image)| image);
+        let image = match prefetched {
+            Some(image) => image,
+            None => start::image(&self.context, pod, container, &ready.config).await,
+        };
         let start = Start {
             context: &self.context,
             pod,
@@ -323,8 +334,9 @@ impl Worker {
         self.refresh().await;
         if let Err(failed) = start.post_start(&id).await {
             let stop = Stop { context: &self.context, pod, ips: &ready.ips };
-            let why = plan::Why::Other;
-            if let Err(error) = self.stopping.container(&stop, &id, &container.name, why, "FailedPostStartHook").await {
+            let (name, message) = (container.name.clone(), "FailedPostStartHook".to_owned());
+            let kill = Kill { id, name, message, why: Why::Other };
+            if let Err(error) = self.stopping.container(&stop, &kill).await {
                 tracing::warn!(error = %Chain(&error), "cannot stop a container whose postStart hook failed");
             }
             return Err(failed);

@@ -93,7 +93,7 @@ impl Node {
         let (deleted, seen_deleted) = watch::channel(false);
         let client = Client::new(Api { status, deleted });
         let shutdown = Shutdown::new();
-        let context = context(&runtime, &clock, &client, &shutdown, root.path());
+        let context = context(&runtime, &clock, (&client, &shutdown), root.path());
         let assignment = Assignment { pod: Arc::new(pod(spec)), removed: false };
         let (assignment, receiver) = watch::channel(assignment);
         let bell = Arc::<Bell>::default();
@@ -144,8 +144,7 @@ impl Node {
 fn context(
     runtime: &Arc<Fake>,
     clock: &Arc<SimulatedClock>,
-    client: &Client,
-    shutdown: &Shutdown,
+    (client, shutdown): (&Client, &Shutdown),
     root: &std::path::Path,
 ) -> Arc<Context> {
     let events = EventRecorder::new(client.clone(), clock.clone(), shutdown, "kubelet");
@@ -155,7 +154,7 @@ fn context(
     Arc::new(Context {
         runtime: runtime.clone(),
         runtime_name: "fake".into(),
-        puller: Puller::new(runtime.clone(), clock.clone(), events.clone()),
+        puller: Puller::new(runtime.clone(), Default::default(), clock.clone(), events.clone()),
         kernel: Arc::new(Unprivileged),
         cgroups: PodCgroups::new(Arc::new(Nowhere), "/x"),
         clock: clock.clone(),

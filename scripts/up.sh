@@ -1,6 +1,7 @@
 #!/bin/bash
 # Starts a one-node cluster in the background and runs the Redis example on it. What runs already is left running, so a
-# second call takes seconds and changes nothing. The data lie in XEBEC_DATA, /var/lib/xebec unless set.
+# second call takes seconds and changes nothing. The data lie in XEBEC_DATA, /var/lib/xebec unless set; XEBEC_UP_ARGS are more
+# arguments of `xebec up`, for a second cluster on one machine (--cgroup-root, --bridge and the like).
 set -eu
 cd "$(dirname "$0")/.."
 data=${XEBEC_DATA:-/var/lib/xebec}
@@ -39,6 +40,17 @@ replicating() {
     [ "$count" -gt 0 ] && replication | grep -qx "connected_slaves:$count" && [ "$(replication | grep -c state=online)" = "$count" ]
 }
 
+# The master is a bare Pod that nothing restarts: where `make down` ended its container, it has failed for good.
+master_ended() { xebec get pod ku8-redis-master -o json | grep -qE '"phase": *"(Failed|Succeeded)"'; }
+example_runs() {
+    if master_ended; then
+        xebec delete pod ku8-redis-master
+        xebec create -f examples/redis/redis-master.yaml
+        return 1
+    fi
+    replicating
+}
+
 [ "$(id -u)" = 0 ] || fail "the node needs root: sudo make up"
 scripts/packages.sh
 cargo build --release -p xebec -p xtask
@@ -56,7 +68,7 @@ if ! running; then
             sleep 0.1
         done
     fi
-    setsid "$(readlink -f "$target/release/xebec")" up --data-dir "$data" </dev/null >>"$log" 2>&1 &
+    setsid "$(readlink -f "$target/release/xebec")" up --data-dir "$data" ${XEBEC_UP_ARGS:-} </dev/null >>"$log" 2>&1 &
     # The process writes the same number itself, but later than it is asked for here.
     echo $! >"$pidfile"
 fi
@@ -67,7 +79,7 @@ for file in examples/redis/redis-master.yaml examples/redis/redis-slave-rc.yaml;
     # What the user has changed since, the number of slaves for one, is left as it is.
     xebec create -f "$file" 2>&1 | grep -v AlreadyExists || true
 done
-wait_for 120 "the replication of the slaves" replicating
+wait_for 120 "the replication of the slaves" example_runs
 
 echo
 xebec get pods -o wide

@@ -16,7 +16,7 @@ use crate::discovery::{Discovery, etag};
 use schemas::Schemas;
 
 /// The content type of [`OpenApi::v2_protobuf`].
-pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The two dialects that the documents are written in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

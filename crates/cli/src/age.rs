@@ -34,7 +34,10 @@ pub fn human(seconds: i64) -> String {
 /// How long ago.
 pub fn since(time: Option<Timestamp>) -> String {
     match time {
-        Some(time) => human(SystemClock::shared().now().as_second() - time.as_second()),
+        Some(time) => {
+            let nanoseconds = SystemClock::shared().now().as_nanosecond() - time.as_nanosecond();
+            human(nanoseconds.div_euclid(1_000_000_000) as i64)
+        }
         None => "<unknown>".to_owned(),
     }
 }

@@ -297,7 +297,12 @@ impl<K: Replicated> Controller for Replicas<K> {
             }
             Action::Create(count) => self.create(&observed.owner, key, count).await?,
             Action::Delete(victims) => self.delete(&observed.owner, key, &victims).await?,
-            Action::UpdateStatus(counts) => self.write_counts(&observed.owner, counts).await?,
+            Action::UpdateStatus(counts) => {
+                if counts.failure.is_none() {
+                    self.failures.lock().remove(key);
+                }
+                self.write_counts(&observed.owner, counts).await?
+            }
         }
         Ok(())
     }
@@ -385,15 +390,15 @@ fn counts<K: Replicated>(
         }
     }
     let standing = owner.counts().failure;
-    counts.failure = observed.failure.clone().map(|failure| {
-        let since = standing.filter(|old| old.reason == failure.reason).and_then(|old| old.since);
-        Failure { since: since.or(Some(Time(now))), ..failure }
-    });
+    // With as many Pods as are wanted there is nothing left that failed.
+    let failed = observed.failure.clone().filter(|_| active.len() != owner.wanted());
+    // A failure that is told already stays as it is: its text names a Pod that is another one with each try.
+    counts.failure = failed.map(|failure| standing.unwrap_or(Failure { since: Some(Time(now)), ..failure }));
     (counts, again)
 }
 
 /// How long a ready Pod still has to stay ready to count as available; `None` when it does.
-fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
+pub fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
     if min_ready_seconds <= 0 {
         return None;
     }
@@ -409,7 +414,7 @@ fn ready_since(pod: &Pod) -> Option<Timestamp> {
 }
 
 /// The Pods whose end hurts least, in upstream's order.
-fn victims(mut active: Vec<Arc<Pod>>, count: usize) -> Vec<Arc<Pod>> {
+pub fn victims(mut active: Vec<Arc<Pod>>, count: usize) -> Vec<Arc<Pod>> {
     let mut ready_on: HashMap<String, usize> = HashMap::new();
     for pod in active.iter().filter(|pod| pod::is_ready(pod)) {
         *ready_on.entry(pod::node_name(pod).unwrap_or("").to_owned()).or_default() += 1;

@@ -13,6 +13,7 @@ use crate::disruption::DisruptionBudgets;
 use crate::endpoints::legacy::LegacyEndpoints;
 use crate::endpoints::mirroring::MirroredEndpoints;
 use crate::endpoints::slices::EndpointSlices;
+use crate::job::Jobs;
 use crate::namespaces::Namespaces;
 use crate::node::ipam::NodeIpam;
 use crate::node::lifecycle::NodeLifecycle;
@@ -54,6 +55,7 @@ pub const CONTROLLERS: &[Row] = &[
     Row { name: "endpoints-controller", start: |c, _| harness(LegacyEndpoints::new(&c), c) },
     Row { name: "endpointslice-controller", start: |c, _| harness(EndpointSlices::new(&c), c) },
     Row { name: "endpointslice-mirroring-controller", start: |c, _| harness(MirroredEndpoints::new(&c), c) },
+    Row { name: "job-controller", start: |c, _| harness(Jobs::new(&c), c) },
     Row { name: "disruption-controller", start: |c, _| harness(DisruptionBudgets::new(&c), c) },
     Row { name: "namespace-controller", start: |c, _| harness(Namespaces::new(&c), c) },
     Row { name: "serviceaccount-controller", start: |c, _| harness(DefaultServiceAccounts::new(&c), c) },

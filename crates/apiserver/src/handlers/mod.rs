@@ -62,6 +62,10 @@ pub async fn handle(mut context: Context<'_>) -> Response<Body> {
     response
 }
 
+/// Resources whose every use is answered with a warning: version, plural, text.
+const DEPRECATED: &[(&str, &str, &str)] =
+    &[("v1", "endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")];
+
 async fn resource(context: &mut Context<'_>) -> Answer {
     let info = context.info;
     if let Some(review) = review::find(info) {
@@ -80,6 +84,10 @@ async fn resource(context: &mut Context<'_>) -> Answer {
     if !served.resource().namespaced && !info.namespace.is_empty() && served.resource().plural != "namespaces" {
         return Err(StatusError::no_such_path());
     }
+    let resource = served.resource();
+    let deprecated =
+        DEPRECATED.iter().find(|(version, plural, _)| *version == resource.api_version() && *plural == resource.plural);
+    context.warnings.extend(deprecated.map(|(_, _, text)| (*text).to_owned()));
     if !info.subresource.is_empty() {
         return subresource(context, &served).await;
     }

@@ -167,7 +167,7 @@ impl Collector {
         for owner in owners.iter() {
             match self.owner_state(place, owner).await? {
                 OwnerState::Gone => dangling.push(owner.uid.to_string()),
-                OwnerState::DeletingInForeground if owner.block_owner_deletion => waiting += 1,
+                OwnerState::DeletingInForeground => waiting += 1,
                 _ => solid += 1,
             }
         }
@@ -180,7 +180,13 @@ impl Collector {
             }
             return if drop.is_empty() { Ok(()) } else { self.drop_owners(place, &drop).await };
         }
-        let has_dependents = !self.graph.lock().dependents(&live.meta().uid).is_empty();
+        let dependents = self.graph.lock().dependents(&live.meta().uid);
+        let has_dependents = !dependents.is_empty();
+        if waiting > 0 && self.closes_a_circle(&dependents) && live.meta().owners.iter().any(|o| o.block_owner_deletion)
+        {
+            // Its owner waits for it, it would wait for its dependent, and that one waits for its owner: nobody may wait.
+            return self.unblock(place, live).await;
+        }
         let propagation = if waiting > 0 && has_dependents || has(live, FOREGROUND) {
             Propagation::Foreground
         } else if has(live, ORPHAN) {
@@ -241,6 +247,21 @@ impl Collector {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn closes_a_circle(&self, dependents: &[Place]) -> bool {
+        let graph = self.graph.lock();
+        dependents.iter().any(|dependent| graph.is_deleting_in_foreground(&dependent.uid))
+    }
+
+    /// Lets the object's owners go without waiting for it; the change itself brings the object back here.
+    async fn unblock(&self, place: &Place, live: &Object) -> Result<(), Error> {
+        let mut owners = live.value()?["metadata"]["ownerReferences"].take();
+        for owner in owners.as_array_mut().into_iter().flatten() {
+            owner["blockOwnerDeletion"] = json!(false);
+        }
+        let patch = json!({"metadata": {"uid": live.meta().uid, "resourceVersion": live.revision().to_string(), "ownerReferences": owners}});
+        self.patch(place, Patch::Merge(patch)).await
     }
 
     async fn drop_owners(&self, place: &Place, uids: &[String]) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::Value;
+use serde_json::{Value, json};
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use super::counts;
@@ -178,7 +178,9 @@ fn update_strategy(errors: &mut FieldErrors, path: &Path, strategy: &DaemonSetUp
         }
         // Upstream shows its internal form of the whole strategy.
         _ => {
-            let value = serde_json::json!({"Type": strategy.type_, "RollingUpdate": strategy.rolling_update});
+            let rolling = strategy.rolling_update.as_ref();
+            let rolling = rolling.map(|one| json!({"MaxUnavailable": one.max_unavailable, "MaxSurge": one.max_surge}));
+            let value = json!({"Type": strategy.type_, "RollingUpdate": rolling});
             errors.push(unsupported(path, value, &["RollingUpdate", "OnDelete"]));
         }
     }

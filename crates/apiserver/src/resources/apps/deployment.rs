@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStrategy as Rollout, RollingUpdateDeployment};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::Value;
+use serde_json::{Value, json};
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use super::counts::{self, Counts};
@@ -175,7 +175,9 @@ fn rollout(errors: &mut FieldErrors, path: &Path, rollout: &Rollout) {
 }
 
 fn shown_rollout(rollout: &Rollout) -> Value {
-    serde_json::json!({"Type": rollout.type_, "RollingUpdate": rollout.rolling_update})
+    let rolling = rollout.rolling_update.as_ref();
+    let rolling = rolling.map(|one| json!({"MaxUnavailable": one.max_unavailable, "MaxSurge": one.max_surge}));
+    json!({"Type": rollout.type_, "RollingUpdate": rolling})
 }
 
 fn rolling_update(errors: &mut FieldErrors, path: &Path, rolling: &RollingUpdateDeployment) {

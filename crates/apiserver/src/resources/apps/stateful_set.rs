@@ -1,5 +1,7 @@
 //! StatefulSets.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume};
@@ -17,6 +19,9 @@ use crate::resources::validation::pod_template::{self, Keeper};
 use crate::resources::validation::{claims, dns, immutable, one_of, report, shown, text};
 
 const HISTORY: i32 = 10;
+
+const KEEPS_ALL: &str =
+    "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
 
 #[derive(Default)]
 pub struct StatefulSetStrategy;
@@ -58,41 +63,23 @@ impl Strategy for StatefulSetStrategy {
     fn validate(&self, set: &StatefulSet) -> FieldErrors {
         let mut errors = FieldErrors::new();
         let (path, spec) = (Path::new("spec"), &set.spec);
-        let policies = ["OrderedReady", "Parallel"];
-        if !policies.contains(&text(&spec.pod_management_policy)) {
-            let value = text(&spec.pod_management_policy);
-            let about = "must be 'OrderedReady' or 'Parallel'";
-            errors.push(FieldError::invalid(&path.child("podManagementPolicy"), value, about));
-        }
-        update_strategy(&mut errors, &path.child("updateStrategy"), spec);
-        if let Some(retention) = &spec.persistent_volume_claim_retention_policy {
-            let path = path.child("persistentVolumeClaimRetentionPolicy");
-            for (name, value) in [("whenDeleted", &retention.when_deleted), ("whenScaled", &retention.when_scaled)] {
-                one_of(&mut errors, &path.child(name), text(value), &["Retain", "Delete"]);
-            }
-        }
         for (index, claim) in spec.volume_claim_templates.iter().flatten().enumerate() {
             let path = path.child("volumeClaimTemplates").index(index).child("spec");
             claims::claim_spec(&mut errors, &path, &claim.spec.clone().unwrap_or_default());
         }
-        numbers::not_negative(&mut errors, &path.child("replicas"), spec.replicas.unwrap_or(0));
-        numbers::not_negative(&mut errors, &path.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or(0));
-        let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
-        numbers::not_negative(&mut errors, &path.child("ordinals.start"), start);
         let name = text(&spec.service_name);
         if !name.is_empty() {
             report(&mut errors, &path.child("serviceName"), name, dns::label(name));
         }
-        pod_template::selector(&mut errors, &path.child("selector"), &spec.selector);
-        let keeper = Keeper { kind: "StatefulSet", selector: &spec.selector };
-        pod_template::kept_running(&mut errors, &path.child("template"), &with_claims(spec), keeper);
+        validate_spec(&mut errors, spec);
         errors
     }
 
     fn validate_update(&self, new: &StatefulSet, old: &StatefulSet) -> FieldErrors {
-        let mut errors = self.validate(new);
+        let mut errors = FieldErrors::new();
         let (spec, before) = (&new.spec, &old.spec);
         let path = Path::new("spec");
+        validate_spec(&mut errors, spec);
         immutable(&mut errors, &path.child("selector"), &spec.selector, &before.selector);
         let (now, old) = (&spec.volume_claim_templates, &before.volume_claim_templates);
         immutable(&mut errors, &path.child("volumeClaimTemplates"), now, old);
@@ -126,11 +113,17 @@ impl Strategy for StatefulSetStrategy {
     }
 
     fn warnings(&self, set: &StatefulSet, old: Option<&StatefulSet>) -> Vec<String> {
-        if old.is_some_and(|old| old.spec == set.spec) {
-            return Vec::new();
+        let mut warnings = Vec::new();
+        if old.is_none() {
+            warnings.extend(pod_warnings::name_warning(&set.metadata, "Pod names and hostnames"));
         }
-        let name = pod_warnings::name_warning(&set.metadata, "Pod names and hostnames").filter(|_| old.is_none());
-        name.into_iter().chain(pod_warnings::template_warnings(Some(&set.spec.template))).collect()
+        if old.is_none_or(|old| old.spec != set.spec) {
+            warnings.extend(pod_warnings::template_warnings(Some(&set.spec.template)));
+        }
+        if set.spec.revision_history_limit.is_some_and(|limit| limit < 0) {
+            warnings.push(KEEPS_ALL.to_owned());
+        }
+        warnings
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -160,14 +153,39 @@ impl Strategy for StatefulSetStrategy {
     }
 }
 
+/// What can change, and so is looked at in updates too.
+fn validate_spec(errors: &mut FieldErrors, spec: &StatefulSetSpec) {
+    let path = Path::new("spec");
+    let policies = ["OrderedReady", "Parallel"];
+    if !policies.contains(&text(&spec.pod_management_policy)) {
+        let value = text(&spec.pod_management_policy);
+        let about = "must be 'OrderedReady' or 'Parallel'";
+        errors.push(FieldError::invalid(&path.child("podManagementPolicy"), value, about));
+    }
+    update_strategy(errors, &path.child("updateStrategy"), spec);
+    if let Some(retention) = &spec.persistent_volume_claim_retention_policy {
+        let path = path.child("persistentVolumeClaimRetentionPolicy");
+        for (name, value) in [("whenDeleted", &retention.when_deleted), ("whenScaled", &retention.when_scaled)] {
+            one_of(errors, &path.child(name), text(value), &["Retain", "Delete"]);
+        }
+    }
+    numbers::not_negative(errors, &path.child("replicas"), spec.replicas.unwrap_or(0));
+    numbers::not_negative(errors, &path.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or(0));
+    let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or(0);
+    numbers::not_negative(errors, &path.child("ordinals.start"), start);
+    pod_template::selector(errors, &path.child("selector"), &spec.selector);
+    let keeper = Keeper { kind: "StatefulSet", selector: &spec.selector };
+    pod_template::kept_running(errors, &path.child("template"), &with_claims(spec), keeper);
+}
+
 /// The template as the controller fills it: a volume for each claim, names of host and subdomain its own.
 fn with_claims(spec: &StatefulSetSpec) -> PodTemplateSpec {
     let mut template = spec.template.clone();
     let Some(pod) = &mut template.spec else { return template };
     pod.subdomain = None;
     pod.hostname = None;
-    let names: Vec<String> =
-        spec.volume_claim_templates.iter().flatten().filter_map(|claim| claim.metadata.name.clone()).collect();
+    let claims = spec.volume_claim_templates.iter().flatten();
+    let names: BTreeSet<String> = claims.map(|claim| claim.metadata.name.clone().unwrap_or_default()).collect();
     if !names.is_empty() {
         let own = pod.volumes.take().unwrap_or_default().into_iter().filter(|volume| !names.contains(&volume.name));
         let claim = |name: &String| Volume {

@@ -61,7 +61,8 @@ impl Strategy for CronJobStrategy {
         }
         let name = pod_warnings::name_warning(&cron.metadata, "Pod names and hostnames").filter(|_| old.is_none());
         let template = cron.spec.job_template.spec.as_ref().map(|spec| &spec.template);
-        name.into_iter().chain(pod_warnings::template_warnings(template)).collect()
+        let path = Path::new("spec.jobTemplate.spec.template");
+        name.into_iter().chain(pod_warnings::template_warnings_at(&path, template)).collect()
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -14,7 +14,7 @@ use crate::registry::table::human_duration;
 use crate::resources::columns;
 use crate::resources::core::{pod_defaults, pod_warnings};
 use crate::resources::validation::{
-    IMMUTABLE, dns, immutable, labels, numbers, one_of, pod_template, semantically_equal, shown, text,
+    IMMUTABLE, dns, immutable, labels, numbers, one_of, pod_template, semantically_equal, shown, text, unsupported,
 };
 
 const OLD_NAME: &str = "job-name";
@@ -229,7 +229,8 @@ fn whole_spec(errors: &mut FieldErrors, spec: &JobSpec) {
     }
     let found = spec.template.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
     let selector = xebec_api::LabelSelector::from_object(spec.selector.as_ref());
-    if selector.is_ok_and(|selector| !selector.matches_map(found)) {
+    let sound = spec.selector.as_ref().is_none_or(labels::is_sound);
+    if sound && selector.is_ok_and(|selector| !selector.matches_map(found)) {
         let about = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid(&path.child("template.metadata.labels"), shown(&found), about));
     }
@@ -277,7 +278,7 @@ pub fn job_spec(errors: &mut FieldErrors, path: &Path, spec: &JobSpec) {
             errors.push(FieldError::invalid(&at, "OnFailure", about));
         }
         "OnFailure" | "Never" => {}
-        other => errors.push(FieldError::not_supported(&at, other, &["Never", "OnFailure"])),
+        other => errors.push(unsupported(&at, other, &["OnFailure", "Never"])),
     }
 }
 

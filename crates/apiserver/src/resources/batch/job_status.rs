@@ -57,7 +57,9 @@ fn counts(errors: &mut FieldErrors, status: &JobStatus) {
 
 fn conditions(errors: &mut FieldErrors, spec: &JobSpec, status: &JobStatus, before: &JobStatus) {
     let path = Path::new("status.conditions");
-    let mut wrong = |about: &str| errors.push(FieldError::invalid(&path, shown(&status.conditions), about));
+    let mut wrong = |about: &str| {
+        errors.push(FieldError::invalid(&path, shown(&status.conditions.as_deref().unwrap_or_default()), about))
+    };
     let has = |kind: &str| has_condition(status, kind);
     let changed = |kind: &str| has(kind) != has_condition(before, kind);
     let failing_indexes = status.failed_indexes != before.failed_indexes;

@@ -8,7 +8,8 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestStatus,
 };
 use serde_json::Value;
-use x509_parser::prelude::{FromDer, X509CertificationRequest};
+use x509_parser::pem::Pem;
+use x509_parser::prelude::{FromDer, X509Certificate, X509CertificationRequest};
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use super::signer::signer_name;
@@ -154,6 +155,11 @@ impl Strategy for SigningRequestStrategy {
             let about = "updates may not modify existing certificate content";
             errors.push(FieldError::forbidden(&path.child("certificate"), about));
         }
+        if let Some(bytes) = certificate(new).filter(|bytes| !bytes.0.is_empty())
+            && let Err(why) = check_certificate(&bytes.0)
+        {
+            errors.push(FieldError::invalid(&path.child("certificate"), "<certificate data>", why));
+        }
         errors
     }
 
@@ -269,19 +275,29 @@ fn conditions(errors: &mut FieldErrors, request: &CertificateSigningRequest) {
         } else {
             one_of(errors, &path_one.child("status"), &one.status, states);
         }
-        let contrary = match kind {
-            "Approved" => seen.contains("Denied"),
-            "Denied" => seen.contains("Approved"),
-            _ => false,
-        };
-        if contrary {
-            let about = "Approved and Denied conditions are mutually exclusive";
-            errors.push(FieldError::invalid(&path, kind, about));
-        }
         if !seen.insert(kind) {
             errors.push(FieldError::duplicate(&path_one.child("type"), kind));
         }
     }
+    if seen.contains("Approved") && seen.contains("Denied") {
+        let [approved, denied] = ["Approved", "Denied"].map(|kind| format!("conditions[{{\"type\": \"{kind}\"}}]"));
+        let about = format!("must specify at most one of: `{approved}`, `{denied}`");
+        errors.push(FieldError::invalid(&path, format!("{{{approved}, {denied}}}"), about));
+    }
+}
+
+/// One or more certificates in PEM form and nothing else.
+fn check_certificate(pem: &[u8]) -> Result<(), String> {
+    let mut found = 0;
+    for block in Pem::iter_from_buffer(pem) {
+        let Ok(block) = block else { break };
+        if block.label != "CERTIFICATE" {
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {:?}", block.label));
+        }
+        X509Certificate::from_der(&block.contents).map_err(|error| error.to_string())?;
+        found += 1;
+    }
+    if found == 0 { Err("must contain at least one CERTIFICATE PEM block".to_owned()) } else { Ok(()) }
 }
 
 /// A PEM block with a request that its own key signed.
@@ -291,5 +307,6 @@ fn check_request(pem: &[u8]) -> Result<(), String> {
     if block.label != "CERTIFICATE REQUEST" {
         return Err(no_pem());
     }
-    X509CertificationRequest::from_der(&block.contents).map(drop).map_err(|error| error.to_string())
+    let (_, request) = X509CertificationRequest::from_der(&block.contents).map_err(|error| error.to_string())?;
+    request.verify_signature().map_err(|_| "its signature does not match its key".to_owned())
 }

@@ -35,7 +35,7 @@ impl Strategy for NodeStrategy {
         let first = spec.pod_cidrs.as_ref().and_then(|list| list.first().cloned());
         match (text(&spec.pod_cidr).is_empty(), first) {
             (true, Some(first)) => spec.pod_cidr = Some(first),
-            (false, None) => spec.pod_cidrs = spec.pod_cidr.clone().map(|cidr| vec![cidr]),
+            (false, first) if first != spec.pod_cidr => spec.pod_cidrs = spec.pod_cidr.clone().map(|cidr| vec![cidr]),
             _ => {}
         }
         spec.pod_preemption_policy = None;

@@ -47,6 +47,12 @@ impl Strategy for PersistentVolumeStrategy {
         status.last_phase_transition_time = volume.metadata.creation_timestamp.clone();
     }
 
+    fn prepare_status_update(&self, new: &mut PersistentVolume, old: &PersistentVolume) {
+        let status = new.status.get_or_insert_default();
+        let before = old.status.as_ref().and_then(|status| status.last_phase_transition_time.clone());
+        status.last_phase_transition_time = status.last_phase_transition_time.take().or(before);
+    }
+
     fn validate(&self, volume: &PersistentVolume) -> FieldErrors {
         let mut errors = FieldErrors::new();
         validate_spec(&mut errors, &Path::new("spec"), &volume.spec.clone().unwrap_or_default());
@@ -198,6 +204,9 @@ fn sources(errors: &mut FieldErrors, path: &Path, spec: &PersistentVolumeSpec) {
         let at = path.child("hostPath.path");
         if required(errors, &at, &source.path) {
             volumes::no_backsteps(errors, &at, &source.path);
+            if let Some(kind) = &source.type_ {
+                one_of(errors, &path.child("hostPath.type"), kind, &volumes::HOST_PATH_TYPES);
+            }
         }
     }
     if let Some(source) = &spec.nfs {

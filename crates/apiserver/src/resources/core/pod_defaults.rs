@@ -269,6 +269,8 @@ pub fn amounts(list: Option<&mut Amounts>) {
     }
 }
 
+const LONGEST_REPOSITORY: usize = 255;
+
 /// `Always` for the tag `latest`, which is also what no tag means; a digest never changes.
 fn pull_policy(image: &str) -> &'static str {
     if is_latest(image) { "Always" } else { "IfNotPresent" }
@@ -294,7 +296,7 @@ fn is_latest(image: &str) -> bool {
         _ => repository,
     };
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-' | '/');
-    if path.is_empty() || !path.chars().all(legal) {
+    if path.is_empty() || repository.len() > LONGEST_REPOSITORY || !path.chars().all(legal) {
         return false;
     }
     match tag {

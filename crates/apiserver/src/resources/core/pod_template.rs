@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::PodTemplate;
 use serde_json::Value;
 use xebec_api::field::{FieldErrors, Path};
 
-use super::pod_defaults;
+use super::{pod_defaults, pod_warnings};
 use crate::registry::strategy::{Column, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
 use crate::resources::validation::pod_template;
@@ -28,6 +28,13 @@ impl Strategy for PodTemplateStrategy {
         let mut errors = FieldErrors::new();
         pod_template::template(&mut errors, &Path::new("template"), &one.template.clone().unwrap_or_default());
         errors
+    }
+
+    fn warnings(&self, one: &PodTemplate, old: Option<&PodTemplate>) -> Vec<String> {
+        if old.is_some_and(|old| old.template == one.template) {
+            return Vec::new();
+        }
+        pod_warnings::template_warnings_at(&Path::new("template"), one.template.as_ref())
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -81,9 +81,13 @@ pub fn pod_warnings(path: &Path, spec: &PodSpec, meta: Option<&ObjectMeta>) -> V
 }
 
 pub fn template_warnings(template: Option<&PodTemplateSpec>) -> Vec<String> {
+    template_warnings_at(&Path::new("spec.template"), template)
+}
+
+pub fn template_warnings_at(path: &Path, template: Option<&PodTemplateSpec>) -> Vec<String> {
     let Some(template) = template else { return Vec::new() };
     let Some(spec) = &template.spec else { return Vec::new() };
-    pod_warnings(&Path::new("spec.template"), spec, template.metadata.as_ref())
+    pod_warnings(path, spec, template.metadata.as_ref())
 }
 
 /// Workloads' names become parts of host names, which are labels.

@@ -81,6 +81,7 @@ impl Strategy for ServiceStrategy {
     }
 
     fn prepare_update(&self, new: &mut Service, old: &Service) {
+        service_update::keep_families(new, old);
         service_update::drop_fields_of_the_old_type(new, old);
     }
 

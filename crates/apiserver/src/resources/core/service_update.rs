@@ -141,6 +141,15 @@ fn moved(errors: &mut FieldErrors, name: &str, lists: [&Option<Vec<String>>; 2],
     }
 }
 
+/// A client that does not speak of address families leaves them as they are.
+pub fn keep_families(new: &mut Service, old: &Service) {
+    let (Some(spec), Some(old)) = (&mut new.spec, &old.spec) else { return };
+    let silent = spec.ip_families.as_ref().is_none_or(Vec::is_empty);
+    if silent && kind(spec) != "ExternalName" && kind(old) != "ExternalName" {
+        spec.ip_families = old.ip_families.clone();
+    }
+}
+
 /// A changed type takes the fields with it that only the old one had, if the client merely sent them back.
 pub fn drop_fields_of_the_old_type(new: &mut Service, old: &Service) {
     let (Some(spec), Some(old)) = (&mut new.spec, &old.spec) else { return };

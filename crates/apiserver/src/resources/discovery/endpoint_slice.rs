@@ -9,7 +9,6 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
-use crate::resources::core::pod_defaults::default_text;
 use crate::resources::validation::containers::PROTOCOLS;
 use crate::resources::validation::{
     address, declared_immutable, dns, labels, one_of, report, required, required_one_of, text,
@@ -35,7 +34,7 @@ impl Strategy for EndpointSliceStrategy {
     fn default(&self, slice: &mut EndpointSlice) {
         for port in slice.ports.iter_mut().flatten() {
             port.name.get_or_insert_default();
-            default_text(&mut port.protocol, "TCP");
+            port.protocol.get_or_insert_with(|| "TCP".to_owned());
         }
         for endpoint in slice.endpoints.iter_mut().flatten() {
             endpoint.conditions.get_or_insert_default();
@@ -60,8 +59,7 @@ impl Strategy for EndpointSliceStrategy {
 
     fn validate(&self, slice: &EndpointSlice) -> FieldErrors {
         let mut errors = FieldErrors::new();
-        let families = ["FQDN", "IPv4", "IPv6"];
-        required_one_of(&mut errors, &Path::new("addressType"), &slice.address_type, &families);
+        address_type(&mut errors, slice);
         let endpoints = slice.endpoints.as_deref().unwrap_or_default();
         let path = Path::new("endpoints");
         if endpoints.len() > MAX_ENDPOINTS {
@@ -75,7 +73,12 @@ impl Strategy for EndpointSliceStrategy {
     }
 
     fn validate_update(&self, new: &EndpointSlice, old: &EndpointSlice) -> FieldErrors {
-        let mut errors = if new.address_type == old.address_type { self.validate(new) } else { FieldErrors::new() };
+        let mut errors = FieldErrors::new();
+        if new.address_type == old.address_type {
+            errors.extend(self.validate(new));
+        } else {
+            address_type(&mut errors, new);
+        }
         declared_immutable(&mut errors, &Path::new("addressType"), &new.address_type, &old.address_type);
         errors
     }
@@ -137,6 +140,11 @@ impl Strategy for EndpointSliceStrategy {
 /// The field is of an older version; zone and node name took its place.
 fn drop_topology(slice: &mut EndpointSlice) {
     slice.endpoints.iter_mut().flatten().for_each(|endpoint| endpoint.deprecated_topology = None);
+}
+
+fn address_type(errors: &mut FieldErrors, slice: &EndpointSlice) {
+    let families = ["FQDN", "IPv4", "IPv6"];
+    required_one_of(errors, &Path::new("addressType"), &slice.address_type, &families);
 }
 
 fn validate_endpoint(errors: &mut FieldErrors, path: &Path, endpoint: &Endpoint, kind: &str) {

@@ -62,7 +62,8 @@ impl Strategy for IngressClassStrategy {
 
     fn validate_update(&self, new: &IngressClass, old: &IngressClass) -> FieldErrors {
         let mut errors = FieldErrors::new();
-        let controller = |class: &IngressClass| class.spec.as_ref().and_then(|spec| spec.controller.clone());
+        let controller =
+            |class: &IngressClass| class.spec.as_ref().and_then(|spec| spec.controller.clone()).unwrap_or_default();
         immutable(&mut errors, &Path::new("spec.controller"), &controller(new), &controller(old));
         errors.extend(self.validate(new));
         errors

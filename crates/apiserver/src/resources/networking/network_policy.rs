@@ -8,7 +8,6 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
-use crate::resources::core::pod_defaults::default_text;
 use crate::resources::validation::{address, dns, labels, numbers, one_of, report, required, shown};
 
 const TYPES: [&str; 2] = ["Ingress", "Egress"];
@@ -29,7 +28,7 @@ impl Strategy for NetworkPolicyStrategy {
         let ingress = spec.ingress.iter_mut().flatten().flat_map(|rule| rule.ports.iter_mut().flatten());
         let egress = spec.egress.iter_mut().flatten().flat_map(|rule| rule.ports.iter_mut().flatten());
         for port in ingress.chain(egress) {
-            default_text(&mut port.protocol, "TCP");
+            port.protocol.get_or_insert_with(|| "TCP".to_owned());
         }
         if spec.policy_types.as_ref().is_none_or(Vec::is_empty) {
             let mut types = vec!["Ingress".to_owned()];

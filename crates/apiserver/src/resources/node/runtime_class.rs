@@ -44,7 +44,10 @@ impl Strategy for RuntimeClassStrategy {
         let mut errors = FieldErrors::new();
         let path = Path::new("handler");
         if required(&mut errors, &path, &class.handler) {
-            report(&mut errors, &path, &class.handler, dns::label(&class.handler));
+            // A declared rule, whose words differ.
+            let messages = dns::label(&class.handler);
+            let in_bytes = |text: &String| text.replace("more than 63 characters", "more than 63 bytes");
+            report(&mut errors, &path, &class.handler, messages.iter().map(in_bytes).collect());
         }
         if let Some(overhead) = &class.overhead {
             let path = Path::new("overhead.limits");
@@ -68,7 +71,7 @@ impl Strategy for RuntimeClassStrategy {
     }
 
     fn validate_update(&self, new: &RuntimeClass, old: &RuntimeClass) -> FieldErrors {
-        let mut errors = FieldErrors::new();
+        let mut errors = self.validate(new);
         declared_immutable(&mut errors, &Path::new("handler"), &new.handler, &old.handler);
         errors
     }

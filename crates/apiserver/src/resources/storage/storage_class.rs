@@ -56,7 +56,7 @@ impl Strategy for StorageClassStrategy {
     }
 
     fn validate_update(&self, new: &StorageClass, old: &StorageClass) -> FieldErrors {
-        let mut errors = FieldErrors::new();
+        let mut errors = self.validate(new);
         declared_immutable(&mut errors, &Path::new("parameters"), &new.parameters, &old.parameters);
         declared_immutable(&mut errors, &Path::new("provisioner"), &new.provisioner, &old.provisioner);
         declared_immutable(&mut errors, &Path::new("reclaimPolicy"), &new.reclaim_policy, &old.reclaim_policy);

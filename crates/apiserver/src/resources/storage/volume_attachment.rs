@@ -7,7 +7,9 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 
 use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
-use crate::resources::validation::{cloud_volumes, declared_immutable, dns, report, text};
+use crate::resources::validation::{declared_immutable, dns, report, required, text};
+
+const MAX_DRIVER: usize = 63;
 
 #[derive(Default)]
 pub struct VolumeAttachmentStrategy;
@@ -34,7 +36,7 @@ impl Strategy for VolumeAttachmentStrategy {
     fn validate(&self, attachment: &VolumeAttachment) -> FieldErrors {
         let mut errors = FieldErrors::new();
         let (path, spec) = (Path::new("spec"), &attachment.spec);
-        cloud_volumes::csi_driver(&mut errors, &path.child("attacher"), &spec.attacher);
+        attacher(&mut errors, &path.child("attacher"), &spec.attacher);
         let (at, name) = (path.child("source"), spec.source.persistent_volume_name.as_ref());
         let about = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
         match (name, &spec.source.inline_volume_spec) {
@@ -43,6 +45,7 @@ impl Strategy for VolumeAttachmentStrategy {
             (Some(name), None) if name.is_empty() => {
                 let about = "must specify non empty persistentVolumeName";
                 errors.push(FieldError::required(&at.child("persistentVolumeName"), about));
+                report(&mut errors, &at.child("persistentVolumeName"), name, dns::subdomain(name));
             }
             (Some(name), None) => {
                 report(&mut errors, &at.child("persistentVolumeName"), name, dns::subdomain(name));
@@ -82,4 +85,17 @@ impl Strategy for VolumeAttachmentStrategy {
             columns::age(&attachment.metadata, now),
         ]
     }
+}
+
+/// A driver's name; the rules are declared ones, whose words differ.
+fn attacher(errors: &mut FieldErrors, path: &Path, name: &str) {
+    if !required(errors, path, name) {
+        return;
+    }
+    if name.len() > MAX_DRIVER {
+        let mut error = FieldError::too_long(path, MAX_DRIVER);
+        error.detail = format!("may not be more than {MAX_DRIVER} characters");
+        errors.push(error);
+    }
+    report(errors, path, name, dns::subdomain_caseless(name));
 }

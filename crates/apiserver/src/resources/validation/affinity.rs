@@ -157,7 +157,7 @@ pub fn match_label_keys(
     let mut named: Vec<&str> =
         selector.iter().flat_map(|one| one.match_labels.iter().flatten()).map(|(key, _)| key.as_str()).collect();
     for expression in selector.iter().flat_map(|one| one.match_expressions.iter().flatten()) {
-        let at = matched.iter().position(|key| *key == expression.key);
+        let at = matched.iter().rposition(|key| *key == expression.key);
         if let Some(at) = at.filter(|_| named.contains(&expression.key.as_str())) {
             let about = "exists in both matchLabelKeys and labelSelector";
             errors.push(FieldError::invalid(&path.index(at), expression.key.as_str(), about));

@@ -43,6 +43,17 @@ pub fn subdomain(value: &str) -> Messages {
     messages
 }
 
+/// A subdomain in letters of either case.
+pub fn subdomain_caseless(value: &str) -> Messages {
+    let mut messages: Messages = at_most(value, 253).iter().map(|text| text.replace("characters", "bytes")).collect();
+    if !is_subdomain(&value.to_ascii_lowercase()) {
+        let about = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with \
+                     an alphanumeric character";
+        messages.push(by_regex(about, SUBDOMAIN, &["Example.com"]));
+    }
+    messages
+}
+
 /// A subdomain whose labels may hold and begin with underscores, as DNS search paths do.
 pub fn subdomain_with_underscore(value: &str) -> Messages {
     let mut messages = at_most(value, 253);

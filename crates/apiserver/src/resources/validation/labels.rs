@@ -60,6 +60,13 @@ pub fn selector(errors: &mut FieldErrors, path: &Path, selector: Option<&LabelSe
     }
 }
 
+/// Whether a selector in its object form is one.
+pub fn is_sound(one: &LabelSelector) -> bool {
+    let mut errors = FieldErrors::new();
+    selector(&mut errors, &Path::root(), Some(one));
+    errors.is_empty()
+}
+
 /// Whether a selector in its object form selects everything.
 pub fn is_empty(selector: &LabelSelector) -> bool {
     selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)

@@ -106,7 +106,11 @@ pub fn required_one_of(errors: &mut FieldErrors, path: &Path, value: &str, suppo
 /// Refuses any change.
 pub fn immutable<T: Serialize + PartialEq>(errors: &mut FieldErrors, path: &Path, new: &T, old: &T) {
     if !semantically_equal(new, old) {
-        errors.push(FieldError::invalid(path, shown(new), IMMUTABLE));
+        // Nothing is more often absent than empty.
+        let is_empty =
+            |value: &Value| *value == Value::Object(Default::default()) || *value == Value::Array(Vec::new());
+        let value = Some(shown(new)).filter(|value| !is_empty(value));
+        errors.push(FieldError::invalid(path, value.unwrap_or_default(), IMMUTABLE));
     }
 }
 

@@ -79,8 +79,9 @@ pub fn always_restarts(errors: &mut FieldErrors, path: &Path, template: &PodTemp
 /// The selector of a workload must find the Pods made from its template. One that is absent finds none.
 pub fn selected(errors: &mut FieldErrors, path: &Path, template: &PodTemplateSpec, selector: &LabelSelector) {
     let labels = template.metadata.as_ref().and_then(|metadata| metadata.labels.as_ref());
-    // What is no selector at all has been reported.
-    let matches = xebec_api::LabelSelector::from_object(Some(selector)).map_or(true, |one| one.matches_map(labels));
+    // What is no selector at all is reported as such.
+    let matches = !labels::is_sound(selector)
+        || xebec_api::LabelSelector::from_object(Some(selector)).is_ok_and(|one| one.matches_map(labels));
     if labels::is_empty(selector) || !matches {
         let about = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid(&path.child("metadata.labels"), shown(&labels), about));
@@ -94,7 +95,7 @@ pub fn selector(errors: &mut FieldErrors, path: &Path, selector: &LabelSelector)
     if labels::is_empty(selector) {
         errors.push(FieldError::required(path, ""));
     }
-    if xebec_api::LabelSelector::from_object(Some(selector)).is_err() {
+    if !labels::is_sound(selector) {
         errors.push(FieldError::invalid(path, labels::shown_selector(selector), "invalid label selector"));
     }
 }

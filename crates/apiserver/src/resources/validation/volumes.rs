@@ -12,7 +12,7 @@ use xebec_api::field::{FieldError, FieldErrors, Path};
 use super::mounts::Volumes;
 use super::{claims, cloud_volumes, dns, numbers, projected, report, required, text};
 
-const HOST_PATH_TYPES: [&str; 8] =
+pub const HOST_PATH_TYPES: [&str; 8] =
     ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 pub const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 

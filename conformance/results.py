@@ -6,6 +6,14 @@ import sys
 import xml.etree.ElementTree as tree
 
 CAUSES = [
+    (r"AggregatedDiscovery|Discovery should locate", "the group admissionregistration.k8s.io is not served yet"),
+    (r"dependency circle", "circles of owners in foreground deletion held each other up; mended after this run"),
+    (r"ReplicationController should surface", "the condition stayed after a scaling down; mended after this run"),
+    (r"406 for a backend", "an access review answers a Table request with JSON instead of 406"),
+    (r"service status lifecycle", "a null in a required time (`lastTransitionTime`) is refused instead of read as the zero time"),
+    (r"logs from the container over websockets", "logs are not served over WebSocket yet"),
+    (r"read only busybox", "the shell of the locally built busybox image words its error differently"),
+    (r"be restarted with a exec|HostPort validates", "the node's containers were ended from outside during the run; passes alone"),
     (r"CustomResource|CRD|FieldValidation.*CR|custom resource|OpenAPI", "custom resources are not served yet"),
     (r"AdmissionWebhook|AdmissionPolicy|MutatingAdmission", "admission webhooks and policies are not served yet"),
     (r"Aggregator|APIService|sample API", "API aggregation is not served yet"),

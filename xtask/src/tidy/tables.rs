@@ -28,7 +28,7 @@ const FAMILIES: &[Family] = &[
         folder: "crates/controllers/src",
         table: "crates/controllers/src/table.rs",
         mark: "",
-        shared: &["lib", "discovered"],
+        shared: &["lib", "discovered", "history", "pod_writer"],
     },
     Family {
         folder: "crates/scheduler/src/plugins",

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use xebec_streaming::upgrade::{Io, Reply};
 
 /// Longer than anything here takes, so that a hang is a failure and not a hang.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Fails the test where `work` hangs.
 async fn within<F: Future>(work: F) -> F::Output {

@@ -62,7 +62,8 @@ pub fn accepted(headers: &HeaderMap) -> Result<Accepted, StatusError> {
     clauses.into_iter().find_map(|(_, clause)| offered(clause)).ok_or_else(not_acceptable)
 }
 
-fn not_acceptable() -> StatusError {
+/// Nothing that the client accepts is offered.
+pub fn not_acceptable() -> StatusError {
     let mut error = StatusError::not_acceptable(OFFERED);
     error.0.details = Some(Default::default());
     error

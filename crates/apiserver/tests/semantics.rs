@@ -212,6 +212,12 @@ async fn services_get_addresses_and_ports_that_nobody_else_has() {
         cluster.post(MAPS, &json!({ "metadata": { "generateName": "tick-" } })).await;
     }
     expect(&create("f", json!({ "clusterIP": "10.96.0.10" })).await, 422, "provided IP is already allocated");
+    // A condition may come without a time.
+    let condition = json!({ "type": "T", "status": "True", "reason": "R", "message": "", "lastTransitionTime": null });
+    let patch = json!({ "status": { "conditions": [condition] } });
+    let answer = cluster.patch(&format!("{SERVICES}/c/status"), "merge-patch", &patch).await;
+    assert_eq!(answer.code, StatusCode::OK, "{}", answer.body);
+    assert_eq!(answer.body["status"]["conditions"][0]["lastTransitionTime"], "0001-01-01T00:00:00Z");
     // A dry run holds nothing.
     let dry =
         cluster.post(&format!("{SERVICES}?dryRun=All"), &service("f", json!({ "clusterIP": "10.96.0.11" }))).await;
@@ -283,6 +289,10 @@ async fn answers_come_in_the_form_that_is_accepted() {
     let body = "metadata: {name: b}\ndata: {mode: \"0644\"}\n";
     let answer = cluster.send("POST", MAPS, &[("content-type", "application/yaml")], body).await;
     assert_eq!(answer.body["data"]["mode"], "0644", "{}", answer.body);
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let review = json!({ "spec": { "nonResourceAttributes": { "path": "/", "verb": "get" } } }).to_string();
+    let table = [("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")];
+    expect(&cluster.send("POST", reviews, &table, review).await, 406, "Available representations");
     let version = cluster.get("/version").await.body;
     assert_eq!((&version["minor"], &version["gitVersion"]), (&json!("37"), &json!("v1.37.2")));
     assert_eq!(cluster.get("/livez?verbose").await.body, "[+]ping ok\n[+]etcd ok\nlivez check passed\n");

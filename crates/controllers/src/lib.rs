@@ -4,6 +4,7 @@
 //! Kubernetes API server. The garbage collectors are not of that shape: one keeps a graph of everything, the other looks over
 //! all Pods now and then.
 
+pub mod daemon;
 pub mod deployment;
 pub mod discovered;
 pub mod disruption;

@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 use xebec_runtime::{Context, Controller};
 
+use crate::daemon::DaemonSets;
 use crate::deployment::Deployments;
 use crate::disruption::DisruptionBudgets;
 use crate::endpoints::legacy::LegacyEndpoints;
@@ -51,6 +52,7 @@ pub const CONTROLLERS: &[Row] = &[
         name: "replicaset-controller",
         start: |c, _| harness(Replicas::<ReplicaSet>::new(&c, "replicaset-controller"), c),
     },
+    Row { name: "daemonset-controller", start: |c, _| harness(DaemonSets::new(&c), c) },
     Row { name: "deployment-controller", start: |c, _| harness(Deployments::new(&c), c) },
     Row { name: "endpoints-controller", start: |c, _| harness(LegacyEndpoints::new(&c), c) },
     Row { name: "endpointslice-controller", start: |c, _| harness(EndpointSlices::new(&c), c) },

@@ -198,10 +198,30 @@ pub fn to_stored(served: &Served, tree: Value) -> Value {
     let stored = &served.cache.resource;
     if let Some(ty) = schema::table().type_of(&stored.group, &stored.version, &stored.kind) {
         schema::canonical(&mut tree, ty);
+        date_conditions(&mut tree, ty);
     }
     if let Some(fields) = tree.as_object_mut() {
         fields.remove("kind");
         fields.remove("apiVersion");
     }
     tree
+}
+
+/// Go's zero time, which clients read as no time.
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// A condition without a time is accepted by upstream; its Rust type always has one.
+fn date_conditions(tree: &mut Value, ty: &Type) {
+    let conditions = ty.field("status").and_then(|field| field.shape.object()?.field("conditions")?.shape.object());
+    let generic = |ty: &Type| ty.package == "io.k8s.apimachinery.pkg.apis.meta.v1" && ty.name == "Condition";
+    if !conditions.is_some_and(generic) {
+        return;
+    }
+    let list = tree.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in list.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let time = condition.entry("lastTransitionTime").or_insert(Value::Null);
+        if time.is_null() {
+            *time = Value::from(NO_TIME);
+        }
+    }
 }

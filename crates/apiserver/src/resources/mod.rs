@@ -27,17 +27,17 @@ use crate::registry::erased::{Conversion, Row};
 /// Events live for an hour unless told otherwise.
 const EVENT_SECONDS: u32 = 3600;
 
-/// Every resource that is served, in the order of discovery.
+/// Every resource that is served, in the order of discovery. Names, short names and categories are in `xebec_api::schema`.
 pub const RESOURCES: &[Row] = &[
-    Row::of::<core::config_map::ConfigMapStrategy>().short(&["cm"]),
-    Row::of::<core::endpoints::EndpointsStrategy>().short(&["ep"]).directory("services/endpoints"),
-    Row::of::<core::event::EventStrategy>().short(&["ev"]).deferred().time_to_live(EVENT_SECONDS),
-    Row::of::<core::limit_range::LimitRangeStrategy>().short(&["limits"]),
-    Row::of::<core::namespace::NamespaceStrategy>().short(&["ns"]).subresources(&["finalize"]),
-    Row::of::<core::node::NodeStrategy>().short(&["no"]).directory("minions").subresources(&["proxy"]),
-    Row::of::<core::persistent_volume_claim::PersistentVolumeClaimStrategy>().short(&["pvc"]),
-    Row::of::<core::persistent_volume::PersistentVolumeStrategy>().short(&["pv"]),
-    Row::of::<core::pod::PodStrategy>().short(&["po"]).categories(&["all"]).subresources(&[
+    Row::of::<core::config_map::ConfigMapStrategy>(),
+    Row::of::<core::endpoints::EndpointsStrategy>().directory("services/endpoints"),
+    Row::of::<core::event::EventStrategy>().deferred().time_to_live(EVENT_SECONDS),
+    Row::of::<core::limit_range::LimitRangeStrategy>(),
+    Row::of::<core::namespace::NamespaceStrategy>().subresources(&["finalize"]),
+    Row::of::<core::node::NodeStrategy>().directory("minions").subresources(&["proxy"]),
+    Row::of::<core::persistent_volume_claim::PersistentVolumeClaimStrategy>(),
+    Row::of::<core::persistent_volume::PersistentVolumeStrategy>(),
+    Row::of::<core::pod::PodStrategy>().subresources(&[
         "attach",
         "binding",
         "ephemeralcontainers",
@@ -48,51 +48,40 @@ pub const RESOURCES: &[Row] = &[
         "proxy",
     ]),
     Row::of::<core::pod_template::PodTemplateStrategy>(),
-    Row::of::<core::replication_controller::ReplicationControllerStrategy>()
-        .short(&["rc"])
-        .categories(&["all"])
-        .directory("controllers"),
-    Row::of::<core::resource_quota::ResourceQuotaStrategy>().short(&["quota"]),
+    Row::of::<core::replication_controller::ReplicationControllerStrategy>().directory("controllers"),
+    Row::of::<core::resource_quota::ResourceQuotaStrategy>(),
     Row::of::<core::secret::SecretStrategy>(),
-    Row::of::<core::service_account::ServiceAccountStrategy>().short(&["sa"]).subresources(&["token"]),
-    Row::of::<core::service::ServiceStrategy>()
-        .short(&["svc"])
-        .categories(&["all"])
-        .directory("services/specs")
-        .subresources(&["proxy"]),
-    Row::view::<events::Event, core::event::EventStrategy>(EVENTS_GROUP).short(&["ev"]),
+    Row::of::<core::service_account::ServiceAccountStrategy>().subresources(&["token"]),
+    Row::of::<core::service::ServiceStrategy>().directory("services/specs").subresources(&["proxy"]),
+    Row::view::<events::Event, core::event::EventStrategy>(EVENTS_GROUP),
     Row::of::<apps::controller_revision::ControllerRevisionStrategy>(),
-    Row::of::<apps::daemon_set::DaemonSetStrategy>().short(&["ds"]).categories(&["all"]),
-    Row::of::<apps::deployment::DeploymentStrategy>().short(&["deploy"]).categories(&["all"]),
-    Row::of::<apps::replica_set::ReplicaSetStrategy>().short(&["rs"]).categories(&["all"]),
-    Row::of::<apps::stateful_set::StatefulSetStrategy>().short(&["sts"]).categories(&["all"]),
-    Row::of::<autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscalerStrategy>()
-        .short(&["hpa"])
-        .categories(&["all"]),
+    Row::of::<apps::daemon_set::DaemonSetStrategy>(),
+    Row::of::<apps::deployment::DeploymentStrategy>(),
+    Row::of::<apps::replica_set::ReplicaSetStrategy>(),
+    Row::of::<apps::stateful_set::StatefulSetStrategy>(),
+    Row::of::<autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscalerStrategy>(),
     Row::view::<
         autoscaling_v1::HorizontalPodAutoscaler,
         autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscalerStrategy,
-    >(AUTOSCALING_ONE)
-    .short(&["hpa"])
-    .categories(&["all"]),
-    Row::of::<batch::cron_job::CronJobStrategy>().short(&["cj"]).categories(&["all"]),
-    Row::of::<batch::job::JobStrategy>().categories(&["all"]),
-    Row::of::<certificates::signing_request::SigningRequestStrategy>().short(&["csr"]).subresources(&["approval"]),
+    >(AUTOSCALING_ONE),
+    Row::of::<batch::cron_job::CronJobStrategy>(),
+    Row::of::<batch::job::JobStrategy>(),
+    Row::of::<certificates::signing_request::SigningRequestStrategy>().subresources(&["approval"]),
     Row::of::<coordination::lease::LeaseStrategy>().deferred(),
     Row::of::<discovery::endpoint_slice::EndpointSliceStrategy>(),
     Row::of::<networking::ingress_class::IngressClassStrategy>(),
-    Row::of::<networking::ingress::IngressStrategy>().short(&["ing"]).directory("ingress"),
-    Row::of::<networking::network_policy::NetworkPolicyStrategy>().short(&["netpol"]),
+    Row::of::<networking::ingress::IngressStrategy>().directory("ingress"),
+    Row::of::<networking::network_policy::NetworkPolicyStrategy>(),
     Row::of::<node::runtime_class::RuntimeClassStrategy>(),
-    Row::of::<policy::pod_disruption_budget::PodDisruptionBudgetStrategy>().short(&["pdb"]),
+    Row::of::<policy::pod_disruption_budget::PodDisruptionBudgetStrategy>(),
     Row::of::<rbac::binding::ClusterRoleBindingStrategy>(),
     Row::of::<rbac::role::ClusterRoleStrategy>(),
     Row::of::<rbac::binding::RoleBindingStrategy>(),
     Row::of::<rbac::role::RoleStrategy>(),
-    Row::of::<scheduling::priority_class::PriorityClassStrategy>().short(&["pc"]),
+    Row::of::<scheduling::priority_class::PriorityClassStrategy>(),
     Row::of::<storage::csi_driver::CsiDriverStrategy>(),
     Row::of::<storage::csi_node::CsiNodeStrategy>(),
-    Row::of::<storage::storage_class::StorageClassStrategy>().short(&["sc"]),
+    Row::of::<storage::storage_class::StorageClassStrategy>(),
     Row::of::<storage::volume_attachment::VolumeAttachmentStrategy>(),
 ];
 

@@ -325,3 +325,24 @@ fn the_cells_are_upstreams() {
     }
     assert!(report.is_empty(), "{} differ:\n{}", report.len(), report.join("\n"));
 }
+
+#[test]
+fn what_is_served_is_upstreams() {
+    for row in RESOURCES {
+        let resource = &row.resource;
+        let known = schema::table().resource(&resource.group, &resource.version, &resource.plural);
+        let known = known.unwrap_or_else(|| panic!("{} is no resource of upstream", resource.plural));
+        assert_eq!((known.kind, known.namespaced), (&*resource.kind, resource.namespaced));
+        let strategy = (row.strategy)();
+        let own = [("status", strategy.has_status()), ("scale", strategy.has_scale())];
+        let own = own.iter().filter(|(_, has)| *has).map(|(name, _)| *name);
+        let served: BTreeSet<&str> = own.chain(row.subresources.iter().copied()).collect();
+        let known: BTreeSet<&str> =
+            known.subresources.iter().map(|one| one.name).filter(|name| !name.contains('/')).collect();
+        let absent: BTreeSet<&str> = known.difference(&served).copied().collect();
+        let odd: Vec<_> = served.difference(&known).collect();
+        assert!(odd.is_empty(), "{}: {odd:?} are no subresources of upstream's", resource.plural);
+        let unserved: &[&str] = if resource.plural == "pods" { &["resize"] } else { &[] };
+        assert_eq!(absent.into_iter().collect::<Vec<_>>(), unserved, "{}", resource.plural);
+    }
+}

@@ -245,3 +245,36 @@ fn apparmor_fields(pod: &mut Pod) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(node: &str, phase: &str, own: i64) -> Pod {
+        Pod {
+            spec: Some(PodSpec {
+                node_name: (!node.is_empty()).then(|| node.to_owned()),
+                termination_grace_period_seconds: Some(own),
+                ..PodSpec::default()
+            }),
+            status: Some(PodStatus { phase: Some(phase.to_owned()), ..PodStatus::default() }),
+            ..Pod::default()
+        }
+    }
+
+    #[test]
+    fn deletion_waits_only_for_what_runs() {
+        let cases = [
+            (pod("n", "Running", 30), None, 30),
+            (pod("n", "Running", 30), Some(5), 5),
+            (pod("n", "Running", 30), Some(0), 0),
+            (pod("n", "Pending", -1), None, 1),
+            (pod("", "Pending", 30), Some(5), 0),
+            (pod("n", "Succeeded", 30), None, 0),
+            (pod("n", "Failed", 30), Some(60), 0),
+        ];
+        for (pod, asked, seconds) in cases {
+            assert_eq!(PodStrategy.deletion(&pod, asked), Deletion::Graceful(seconds), "{pod:?} {asked:?}");
+        }
+    }
+}

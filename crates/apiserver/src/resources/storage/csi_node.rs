@@ -23,8 +23,9 @@ impl Strategy for CsiNodeStrategy {
         Generation::None
     }
 
-    fn has_status(&self) -> bool {
-        false
+    /// What a status can say is behind a gate that is off.
+    fn default(&self, node: &mut CSINode) {
+        node.status = Some(Default::default());
     }
 
     fn allow_unconditional_update(&self) -> bool {

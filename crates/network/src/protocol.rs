@@ -55,16 +55,17 @@ pub struct RuntimeConfig {
     pub port_mappings: Option<Vec<PortMapping>>,
 }
 
-/// A port of the node that leads to a port of the Pod.
+/// A port of the node that leads to a port of the Pod. The convention writes the names as below; containerd writes them as its
+/// own fields are called, and the plugins in Go take them in any case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
-    #[serde(rename = "hostPort")]
+    #[serde(rename = "hostPort", alias = "HostPort")]
     pub host_port: u16,
-    #[serde(rename = "containerPort")]
+    #[serde(rename = "containerPort", alias = "ContainerPort")]
     pub container_port: u16,
-    #[serde(default = "tcp")]
+    #[serde(default = "tcp", alias = "Protocol")]
     pub protocol: String,
-    #[serde(rename = "hostIP", default)]
+    #[serde(rename = "hostIP", alias = "HostIP", default)]
     pub host_ip: String,
 }
 

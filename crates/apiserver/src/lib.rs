@@ -9,26 +9,26 @@
 //! The server never calls itself: admission and authorisation read the cache. A kind is one row in
 //! [`resources`] and one strategy beside it; routes, discovery, OpenAPI and Tables follow from the row.
 
-pub mod server;
-pub mod chain;
-pub mod request_info;
+pub mod admission;
+pub mod allocator;
+pub mod audit;
 pub mod authn;
 pub mod authz;
-pub mod audit;
-pub mod flow_control;
-pub mod handlers;
-pub mod negotiation;
-pub mod options;
 pub mod body;
-mod compression;
-pub mod admission;
-pub mod registry;
-pub mod resources;
-pub mod allocator;
 pub mod bootstrap;
 pub mod cache;
+pub mod chain;
+mod compression;
+pub mod flow_control;
+pub mod handlers;
 pub mod in_process;
 pub mod metrics;
+pub mod negotiation;
+pub mod options;
+pub mod registry;
+pub mod request_info;
+pub mod resources;
+pub mod server;
 pub mod server_state;
 #[cfg(test)]
 mod testing;

@@ -301,3 +301,18 @@ async fn answers_come_in_the_form_that_is_accepted() {
     let pods = resources["resources"].as_array().unwrap().iter().find(|one| one["name"] == "pods").unwrap();
     assert_eq!(pods["shortNames"], json!(["po"]));
 }
+
+#[tokio::test]
+async fn proxied_pages_begin_with_a_slash() {
+    let cluster = Cluster::start().await;
+    let pods = "/api/v1/namespaces/n/pods";
+    let answer = cluster.send("GET", &format!("{pods}/p:80/proxy?a=b"), &[], "").await;
+    assert_eq!(answer.code, StatusCode::MOVED_PERMANENTLY);
+    expect(&cluster.get(&format!("{pods}/p:80/proxy/")).await, 404, "pods \"p\" not found");
+    let mut held = pod("p");
+    held["spec"]["hostNetwork"] = json!(true);
+    cluster.post(pods, &held).await;
+    let patch = json!({ "status": { "podIP": "127.0.0.1", "podIPs": [{ "ip": "127.0.0.1" }] } });
+    cluster.patch(&format!("{pods}/p/status"), "merge-patch", &patch).await;
+    expect(&cluster.get(&format!("{pods}/p:80/proxy/")).await, 400, "address not allowed");
+}

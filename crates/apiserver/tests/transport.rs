@@ -70,8 +70,27 @@ async fn node(stream: impl AsyncRead + AsyncWrite + Unpin) {
     stream.flush().await.unwrap();
 }
 
-#[tokio::test]
-async fn streams_to_a_node_are_copied_both_ways() {
+/// Answers one request for a log.
+async fn logging_node(stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut stream = BufStream::new(stream);
+    let request = head(&mut stream).await;
+    assert!(request.starts_with("GET /containerLogs/n/p/c?tailLines=1 HTTP/1.1"), "{request}");
+    assert!(!request.to_lowercase().contains("upgrade"), "{request}");
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+    stream.flush().await.unwrap();
+}
+
+type Served = Box<dyn AsyncStream>;
+
+trait AsyncStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> AsyncStream for T {}
+
+/// A cluster with a Pod `p` on a node that answers one connection with `serve`.
+async fn with_node<F>(serve: impl FnOnce(Served) -> F + Send + 'static) -> (Cluster, JoinHandle<()>)
+where
+    F: Future<Output = ()> + Send,
+{
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::load_or_create(folder.path(), "ca", SystemClock::shared()).unwrap();
     let profile = Profile::server("node", Vec::<String>::new(), ["127.0.0.1".parse().unwrap()]);
@@ -81,7 +100,8 @@ async fn streams_to_a_node_are_copied_both_ways() {
     let port = kubelet.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {
         let (tcp, _) = kubelet.accept().await.unwrap();
-        node(tls.accept(tcp).await.unwrap()).await;
+        let stream: Served = Box::new(tls.accept(tcp).await.unwrap());
+        serve(stream).await;
     });
 
     let client = xebec_pki::client_config(&authority.pem(), None).unwrap();
@@ -91,16 +111,22 @@ async fn streams_to_a_node_are_copied_both_ways() {
         "daemonEndpoints": { "kubeletEndpoint": { "Port": port } }
     });
     cluster.post("/api/v1/nodes", &json!({ "metadata": { "name": "n1" }, "status": status })).await;
-    let pods = "/api/v1/namespaces/n/pods";
     let pod = json!({ "metadata": { "name": "p" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } });
-    cluster.post(pods, &pod).await;
+    cluster.post(PODS, &pod).await;
     let binding = json!({ "metadata": { "name": "p" }, "target": { "name": "n1" } });
-    cluster.post(&format!("{pods}/p/binding"), &binding).await;
+    cluster.post(&format!("{PODS}/p/binding"), &binding).await;
+    (cluster, serving)
+}
 
+const PODS: &str = "/api/v1/namespaces/n/pods";
+
+#[tokio::test]
+async fn streams_to_a_node_are_copied_both_ways() {
+    let (cluster, serving) = with_node(node).await;
     let (address, _server) = listen(&cluster).await;
     let mut client = BufStream::new(TcpStream::connect(address).await.unwrap());
     let request = format!(
-        "POST {pods}/p/exec?command=ls&command=-l&stdin=true&stdout=true&stderr=false HTTP/1.1\r\nHost: a\r\n\
+        "POST {PODS}/p/exec?command=ls&command=-l&stdin=true&stdout=true&stderr=false HTTP/1.1\r\nHost: a\r\n\
          Authorization: Bearer x\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
     );
     client.write_all(request.as_bytes()).await.unwrap();
@@ -112,6 +138,30 @@ async fn streams_to_a_node_are_copied_both_ways() {
     let mut said = String::new();
     tokio::time::timeout(LIMIT, client.read_to_string(&mut said)).await.unwrap().unwrap();
     assert_eq!(said, "hello echo");
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn logs_come_over_websockets_too() {
+    let (cluster, serving) = with_node(logging_node).await;
+    let (address, _server) = listen(&cluster).await;
+    let mut client = BufStream::new(TcpStream::connect(address).await.unwrap());
+    let request = format!(
+        "GET {PODS}/p/log?tailLines=1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: binary.k8s.io\r\n\r\n"
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    client.flush().await.unwrap();
+    let answer = head(&mut client).await.to_lowercase();
+    assert!(answer.starts_with("http/1.1 101"), "{answer}");
+    // The key and its answer are the example of RFC 6455.
+    assert!(answer.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="), "{answer}");
+    assert!(answer.contains("sec-websocket-protocol: binary.k8s.io"), "{answer}");
+    let mut frames = [0; 9];
+    tokio::time::timeout(LIMIT, client.read_exact(&mut frames)).await.unwrap().unwrap();
+    // One binary message, then the end.
+    assert_eq!(frames, *b"\x82\x05hello\x88\x00");
     serving.await.unwrap();
 }
 

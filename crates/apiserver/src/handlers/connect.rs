@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST, HeaderName, LOCATION, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use xebec_api::status::StatusError;
 
-use super::{Answer, Context};
+use super::{Answer, Context, links, log_socket};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::body::{self, Body};
 
@@ -36,8 +36,11 @@ const PATH: &AsciiSet =
 /// Addresses of a node in the order in which they are tried; names need a resolver that knows them.
 const ADDRESS_TYPES: [&str; 5] = ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"];
 
+/// Under which path the client knows what is proxied.
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+
 /// Where a request goes on to.
-struct Target {
+pub struct Target {
     host: String,
     port: u16,
     tls: bool,
@@ -58,6 +61,9 @@ pub async fn log(context: &mut Context<'_>) -> Answer {
     let parameters = encoded(query.iter().filter(|(key, _)| known.contains(&key.as_str())));
     let path = format!("/containerLogs/{}/{}/{container}", context.info.namespace, context.info.name);
     let target = node_target(context, node, path, parameters)?;
+    if log_socket::is_wanted(&context.parts.headers) {
+        return log_socket::open(context, target).await;
+    }
     forward(context, target).await
 }
 
@@ -108,6 +114,9 @@ fn encoded<'p>(pairs: impl IntoIterator<Item = &'p (String, String)>) -> String 
 /// `nodes/proxy`, `pods/proxy`, `services/proxy`.
 pub async fn proxy(context: &mut Context<'_>) -> Answer {
     admit(context).await?;
+    if let Some(response) = redirected(context) {
+        return Ok(response);
+    }
     let info = context.info;
     let query = context.parts.uri.query().unwrap_or("").to_owned();
     let path = format!("/{}", info.rest);
@@ -122,7 +131,27 @@ pub async fn proxy(context: &mut Context<'_>) -> Answer {
             Target { host, port, tls: scheme == "https", path_and_query: joined(&path, &query) }
         }
     };
-    forward(context, target).await
+    let prefix = info.path[..info.path.len() - info.rest.len()].trim_end_matches('/').to_owned();
+    let uri = HeaderValue::from_str(&joined(&format!("{prefix}/{}", info.rest), "")).map_err(StatusError::internal)?;
+    context.parts.headers.insert(FORWARDED_URI, uri);
+    // A page can be mended only if it can be read.
+    context.parts.headers.remove(ACCEPT_ENCODING);
+    let response = forward(context, target).await?;
+    links::through(response, &prefix).await
+}
+
+/// A page without a path of its own has a slash at its end, or its relative links would lead beside it.
+fn redirected(context: &Context<'_>) -> Option<Response<Body>> {
+    let info = context.info;
+    let reads = matches!(context.parts.method, Method::GET | Method::HEAD);
+    if !reads || !info.rest.is_empty() || info.path.ends_with('/') || context.parts.headers.contains_key(UPGRADE) {
+        return None;
+    }
+    let location = joined(&format!("{}/", info.path), context.parts.uri.query().unwrap_or(""));
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(LOCATION, HeaderValue::from_str(&location).ok()?);
+    Some(response)
 }
 
 /// Asks admission whether the connection may be made.
@@ -313,7 +342,7 @@ async fn connect(context: &Context<'_>, target: &Target) -> Result<Box<dyn Trans
 }
 
 /// Sends the request on and hands back the answer, upgraded if both sides agree.
-async fn forward(context: &mut Context<'_>, target: Target) -> Answer {
+pub async fn forward(context: &mut Context<'_>, target: Target) -> Answer {
     let transport = connect(context, &target).await?;
     let failed = |error: hyper::Error| StatusError::new(502, "", format!("error reaching backend: {error}"));
     let (mut sender, connection) =

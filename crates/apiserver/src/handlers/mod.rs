@@ -8,6 +8,8 @@ mod create;
 mod decode;
 mod delete;
 mod get;
+mod links;
+mod log_socket;
 mod meta;
 pub mod page;
 mod patch;
@@ -112,9 +114,11 @@ async fn subresource(context: &mut Context<'_>, served: &Arc<Served>) -> Answer 
         return Err(StatusError::no_such_path());
     }
     match (info.subresource, info.verb) {
-        ("status" | "ephemeralcontainers" | "resize", "get") => get::get(context, served).await,
-        ("status" | "ephemeralcontainers" | "resize" | "finalize", "update") => update::update(context, served).await,
-        ("status" | "ephemeralcontainers" | "resize", "patch") => patch::patch(context, served).await,
+        ("status" | "ephemeralcontainers" | "resize" | "approval", "get") => get::get(context, served).await,
+        ("status" | "ephemeralcontainers" | "resize" | "approval" | "finalize", "update") => {
+            update::update(context, served).await
+        }
+        ("status" | "ephemeralcontainers" | "resize" | "approval", "patch") => patch::patch(context, served).await,
         ("scale", "get") => scale::get(context, served).await,
         ("scale", "update") => scale::update(context, served).await,
         ("scale", "patch") => scale::patch(context, served).await,

@@ -30,10 +30,11 @@ pub async fn patch(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     let (user, info) = (context.user, context.info);
     let namespace = context.namespace(served).to_owned();
     let mut call = context.call(user, dry_run, info.subresource);
+    let now = context.server.registry.clock.now();
     let edit = |item: &Item, warnings: &mut Vec<String>| {
         let tree = patched(served, item, &patch, validation, warnings)?;
         check_name(info, &tree)?;
-        limited(info.subresource, decode::to_stored(served, tree), item)
+        limited(info.subresource, decode::to_stored(served, tree), item, now)
     };
     let registry = &context.server.registry;
     let part = part_of(info.subresource);

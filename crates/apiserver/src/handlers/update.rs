@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 use xebec_api::status::StatusError;
 
@@ -25,9 +27,10 @@ pub async fn update(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     let namespace = context.namespace(served).to_owned();
     let mut call = context.call(user, dry_run, info.subresource);
     let registry = &context.server.registry;
+    let now = registry.clock.now();
     let edit = |item: &crate::cache::Item, _: &mut Vec<String>| {
         same_uid(served, &tree, item)?;
-        limited(info.subresource, tree.clone(), item)
+        limited(info.subresource, tree.clone(), item, now)
     };
     let part = part_of(info.subresource);
     let mut result = registry.update(served, (&namespace, info.name), part, Edit::Tree(&edit), &mut call).await;
@@ -50,17 +53,24 @@ pub fn part_of(subresource: &str) -> Part {
         "status" => Part::Status,
         "ephemeralcontainers" => Part::Subresource("ephemeralcontainers"),
         "resize" => Part::Subresource("resize"),
+        "approval" => Part::Subresource("approval"),
         "finalize" => Part::Subresource("finalize"),
         _ => Part::Main,
     }
 }
 
 /// What a subresource lets through of a new tree: everything for the resource itself and its status.
-pub fn limited(subresource: &str, tree: Value, item: &crate::cache::Item) -> Result<Value, StatusError> {
+pub fn limited(
+    subresource: &str,
+    tree: Value,
+    item: &crate::cache::Item,
+    now: Timestamp,
+) -> Result<Value, StatusError> {
     match subresource {
         "ephemeralcontainers" => pods::only_ephemeral_containers(tree, item),
         "resize" => pods::only_resources(tree, item),
         "finalize" => only_finalizers(tree, item),
+        "approval" => only_conditions(tree, item, now),
         _ => Ok(tree),
     }
 }
@@ -72,6 +82,26 @@ fn only_finalizers(tree: Value, item: &crate::cache::Item) -> Result<Value, Stat
     if let Some(wanted) = tree.pointer("/metadata/resourceVersion") {
         current["metadata"]["resourceVersion"] = wanted.clone();
     }
+    Ok(current)
+}
+
+/// A decision on a CertificateSigningRequest is a condition; new ones get their times here.
+fn only_conditions(tree: Value, item: &crate::cache::Item, now: Timestamp) -> Result<Value, StatusError> {
+    let mut current = item.object.value().map_err(StatusError::internal)?;
+    let mut conditions = tree.pointer("/status/conditions").cloned().unwrap_or(Value::Array(Vec::new()));
+    let before = current.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let now = serde_json::to_value(Time(now)).map_err(StatusError::internal)?;
+    for condition in conditions.as_array_mut().into_iter().flatten() {
+        let same = before.iter().find(|one| one["type"] == condition["type"] && one["status"] == condition["status"]);
+        let since = same.map(|same| same["lastTransitionTime"].clone()).filter(Value::is_string);
+        for (field, time) in [("lastUpdateTime", now.clone()), ("lastTransitionTime", since.unwrap_or(now.clone()))] {
+            if !condition[field].is_string() {
+                condition[field] = time;
+            }
+        }
+    }
+    current["status"]["conditions"] = conditions;
+    current["metadata"] = tree.get("metadata").cloned().unwrap_or_default();
     Ok(current)
 }
 

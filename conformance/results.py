@@ -7,13 +7,7 @@ import xml.etree.ElementTree as tree
 
 CAUSES = [
     (r"AggregatedDiscovery|Discovery should locate", "the group admissionregistration.k8s.io is not served yet"),
-    (r"dependency circle", "circles of owners in foreground deletion held each other up; mended after this run"),
-    (r"ReplicationController should surface", "the condition stayed after a scaling down; mended after this run"),
-    (r"406 for a backend", "an access review answers a Table request with JSON instead of 406"),
-    (r"service status lifecycle", "a null in a required time (`lastTransitionTime`) is refused instead of read as the zero time"),
-    (r"logs from the container over websockets", "logs are not served over WebSocket yet"),
     (r"read only busybox", "the shell of the locally built busybox image words its error differently"),
-    (r"be restarted with a exec|HostPort validates", "the node's containers were ended from outside during the run; passes alone"),
     (r"CustomResource|CRD|FieldValidation.*CR|custom resource|OpenAPI", "custom resources are not served yet"),
     (r"AdmissionWebhook|AdmissionPolicy|MutatingAdmission", "admission webhooks and policies are not served yet"),
     (r"Aggregator|APIService|sample API", "API aggregation is not served yet"),
@@ -24,13 +18,11 @@ CAUSES = [
     (r"FlowSchema|PriorityLevel|flowcontrol", "the flowcontrol kinds are not served yet"),
     (r"StatefulSet|DaemonSet|Job |CronJob|Job\]|ControllerRevision", "their controllers come with a later release"),
     (r"PersistentVolume|PVC|CSI|VolumeAttachment|StorageClass|VolumeAttributesClass", "persistent volumes have no controller yet"),
-    (r"DisruptionController|PodDisruptionBudget", "disruption budgets have no controller yet"),
     (r"Certificates API", "the approval subresource of CertificateSigningRequests is not served yet"),
     (r"RuntimeClass", "RuntimeClass admission is not implemented yet"),
-    (r"Proxy version v1", "the proxy subresource does not rewrite links in pages yet"),
+    (r"Proxy version v1", "a proxied https port with a certificate of its own is answered with 502"),
     (r"apply|Apply|server-side", "server-side apply is not implemented yet"),
     (r"ImageVolume|image volume", "image volumes are not implemented yet"),
-    (r"EndpointSliceMirroring", "the mirroring controller was not part of the binary that was run"),
     (r"PodTemplate|watch list|Protobuf|protobuf", "protobuf bodies are not served yet"),
 ]
 

@@ -230,7 +230,18 @@ async fn collect_images(context: Arc<Context>) {
         context.clock.sleep(COLLECT_IMAGES).await;
         let Ok(fullness) = Fullness::of(&context.config.root_dir) else { continue };
         let images = context.puller.images();
-        let round = Round { images: &**images, runtime: &*context.runtime, fullness, now: context.clock.now() };
+        let sandbox_image = match &context.config.runtime {
+            RuntimeSource::Own(own) => Some(own.pause_image.as_str()),
+            RuntimeSource::Endpoint(_) => None,
+        };
+        let round = Round {
+            images: &**images,
+            runtime: &*context.runtime,
+            imported: &context.config.imported_images,
+            sandbox_image,
+            fullness,
+            now: context.clock.now(),
+        };
         match collector.collect(round).await {
             Ok(removed) if !removed.is_empty() => tracing::info!(count = removed.len(), "removed unused images"),
             Ok(_) => {}

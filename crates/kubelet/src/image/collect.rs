@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use xebec_cri::v1::{ContainerFilter, Image};
 use xebec_cri::{Error, Images, Runtime};
 
+use super::imported::Record;
+
 const HIGH: u64 = 85;
 const LOW: u64 = 80;
 /// An image that came this recently may be about to be used.
@@ -47,6 +49,10 @@ impl Fullness {
 pub struct Round<'a> {
     pub images: &'a dyn Images,
     pub runtime: &'a dyn Runtime,
+    /// Images that were loaded by hand: nobody could bring them back, so they stay.
+    pub imported: &'a Record,
+    /// The image of every Pod's first container, which no container list names.
+    pub sandbox_image: Option<&'a str>,
     pub fullness: Fullness,
     pub now: Timestamp,
 }
@@ -60,7 +66,9 @@ struct Stock {
 impl Collector {
     /// One round; returns the images removed.
     pub async fn collect(&mut self, round: Round<'_>) -> Result<Vec<String>, Error> {
-        let present = round.images.list().await?;
+        let mut present = round.images.list().await?;
+        let stays = |name: &String| round.sandbox_image == Some(name) || round.imported.holds(name);
+        present.retain(|image| !image.repo_tags.iter().any(stays));
         let containers = round.runtime.list_containers(ContainerFilter::default()).await?;
         let used: HashSet<String> = containers
             .into_iter()
@@ -118,6 +126,33 @@ mod tests {
             [("older", 0), ("old", 10), ("new", 990)].map(|(id, time)| (id.to_owned(), at(time))).into();
         let stock = Stock { present: present.to_vec(), used };
         assert_eq!(collector.choose(&stock, Fullness { capacity: 100, available }, at(1000)), expected);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_come_back_stays() {
+        let fake = xebec_cri::fake::Fake::new(xebec_base::SystemClock::shared());
+        for name in ["docker.io/library/redis:latest", "registry.k8s.io/pause:3.10.2", "docker.io/a/b:1"] {
+            fake.add_image(name);
+        }
+        let folder = std::env::temp_dir().join(format!("xebec-collect-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let imported = Record::at(folder.join("images"));
+        imported.add(["docker.io/library/redis:latest".to_owned()]).unwrap();
+        let mut collector = Collector::default();
+        let mut removed = Vec::new();
+        for second in [0, 1000] {
+            let round = Round {
+                images: &*fake,
+                runtime: &*fake,
+                imported: &imported,
+                sandbox_image: Some("registry.k8s.io/pause:3.10.2"),
+                fullness: Fullness { capacity: 100, available: 0 },
+                now: Timestamp::from_second(second).unwrap(),
+            };
+            removed.extend(collector.collect(round).await.unwrap());
+        }
+        assert_eq!(removed.len(), 1, "only the image that a registry has");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

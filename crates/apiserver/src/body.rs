@@ -21,6 +21,8 @@ pub const MAX_REQUEST_BODY: usize = 3 << 20;
 pub enum Body {
     /// `None` once it has been read.
     Whole(Option<Bytes>),
+    /// Made piece by piece as the connection takes them; never waits.
+    Pieces(Box<dyn Iterator<Item = Bytes> + Send>),
     Stream(UnsyncBoxBody<Bytes, io::Error>),
 }
 
@@ -36,6 +38,7 @@ impl http_body::Body for Body {
             Body::Whole(bytes) => {
                 Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
             }
+            Body::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
             Body::Stream(stream) => Pin::new(stream).poll_frame(context),
         }
     }
@@ -43,6 +46,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Body::Pieces(_) => false,
             Body::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -50,6 +54,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Body::Pieces(_) => SizeHint::default(),
             Body::Stream(stream) => stream.size_hint(),
         }
     }
@@ -66,6 +71,15 @@ pub fn empty() -> Body {
 pub fn incoming(body: Incoming) -> Body {
     use http_body::Body as _;
     if body.is_end_stream() { empty() } else { Body::Stream(body.map_err(io::Error::other).boxed_unsync()) }
+}
+
+/// Pieces as a body; a single one becomes a whole body, whose length is known.
+pub fn pieces(mut pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
+    let Some(first) = pieces.next() else { return empty() };
+    match pieces.next() {
+        None => full(first),
+        Some(second) => Body::Pieces(Box::new([first, second].into_iter().chain(pieces))),
+    }
 }
 
 pub fn stream(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
@@ -99,17 +113,18 @@ pub async fn read(body: Body) -> Result<Bytes, StatusError> {
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub fn json(code: StatusCode, bytes: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(full(bytes));
+    typed(code, full(bytes), JSON)
+}
+
+pub fn typed(code: StatusCode, body: Body, content_type: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 
 pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(full(text));
-    *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
+    typed(code, full(text), HeaderValue::from_static("text/plain; charset=utf-8"))
 }
 
 /// An error as clients expect it: the code and a Status object.

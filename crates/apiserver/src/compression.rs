@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, VARY};
@@ -22,17 +23,24 @@ pub fn wanted(headers: &HeaderMap, method: &Method, address: &str) -> bool {
     *method == Method::GET && !local && negotiation::takes_gzip(headers)
 }
 
-/// Compresses a whole body that is large enough; streams go out as they are.
+/// Compresses a body that is large enough and all there; streams go out as they are.
 pub fn compressed(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
-    let bytes = match body {
-        Body::Whole(Some(bytes)) if bytes.len() >= THRESHOLD => bytes,
+    let packed = match body {
+        Body::Whole(Some(bytes)) if bytes.len() >= THRESHOLD => pack([bytes].into_iter()),
+        Body::Pieces(pieces) => pack(pieces),
         other => return Response::from_parts(parts, other),
     };
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
-    let written = encoder.write_all(&bytes).and_then(|()| encoder.finish());
-    let Ok(packed) = written else { return Response::from_parts(parts, body::full(bytes)) };
     parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
     Response::from_parts(parts, body::full(packed))
+}
+
+fn pack(pieces: impl Iterator<Item = Bytes>) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for piece in pieces {
+        // Into memory: the writer has no error to give.
+        let _ = encoder.write_all(&piece);
+    }
+    encoder.finish().unwrap_or_default()
 }

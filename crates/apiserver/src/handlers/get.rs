@@ -6,8 +6,8 @@ use http::StatusCode;
 use xebec_api::status::StatusError;
 
 use super::{Answer, Context, page};
-use crate::options;
 use crate::registry::Served;
+use crate::{body, options};
 
 pub async fn get(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     let registry = &context.server.registry;
@@ -27,5 +27,9 @@ pub async fn list(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     let renderer = context.renderer(served, accepted)?;
     let selection = page::selection(served, &context.options, context.namespace(served), context.info.name)?;
     let page = page::page(&context.server.registry, served, &context.options, &selection).await?;
-    context.encoded(StatusCode::OK, renderer.page(&page), accepted)
+    let pieces = renderer.page(page);
+    if context.plain(accepted) {
+        return Ok(body::typed(StatusCode::OK, body::pieces(pieces), body::JSON));
+    }
+    context.encoded(StatusCode::OK, pieces.collect::<Vec<_>>().concat(), accepted)
 }

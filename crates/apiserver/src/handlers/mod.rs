@@ -171,9 +171,14 @@ impl Context<'_> {
         self.encoded(code, bytes, accepted)
     }
 
+    /// Whether the bytes of objects go out as they are.
+    fn plain(&self, accepted: Accepted) -> bool {
+        accepted.encoding == Encoding::Json && !self.options.pretty
+    }
+
     /// Sends JSON bytes in the encoding that was accepted.
     fn encoded(&self, code: StatusCode, bytes: Vec<u8>, accepted: Accepted) -> Answer {
-        if accepted.encoding == Encoding::Json && !self.options.pretty {
+        if self.plain(accepted) {
             return Ok(body::json(code, bytes));
         }
         let tree: serde_json::Value = serde_json::from_slice(&bytes).map_err(StatusError::internal)?;

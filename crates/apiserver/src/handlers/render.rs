@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use xebec_api::resource::ResourceType;
 use xebec_api::status::StatusError;
 
 use super::page::Page;
-use crate::cache::{Change, Seen};
+use crate::cache::{Change, Item, Seen};
 use crate::negotiation::Shown;
 use crate::registry::Served;
 
@@ -44,6 +45,45 @@ pub struct Renderer {
 }
 
 const TYPICAL_OBJECT: usize = 2048;
+const LIST_TAIL: &[u8] = b"]}\n";
+
+/// A list is written in pieces of this size, each when the connection has room for it: a list of many megabytes then needs no
+/// memory of its own, and the allocator hands the same few pages out again.
+const PIECE: usize = 96 << 10;
+
+/// The bytes of a list, one piece after the other.
+pub struct Pieces {
+    head: Option<String>,
+    renderer: Renderer,
+    items: Vec<Arc<Item>>,
+    next: usize,
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.next > self.items.len() {
+            return None;
+        }
+        let mut out = Vec::with_capacity(PIECE + PIECE / 8);
+        out.extend_from_slice(self.head.take().unwrap_or_default().as_bytes());
+        while let Some(item) = self.items.get(self.next) {
+            // An object larger than a piece makes a piece of its own.
+            if !out.is_empty() && out.len() + item.object.raw().len() > PIECE {
+                return Some(out.into());
+            }
+            if self.next > 0 {
+                out.push(b',');
+            }
+            self.renderer.write_item(&item.object, &mut out);
+            self.next += 1;
+        }
+        out.extend_from_slice(LIST_TAIL);
+        self.next += 1;
+        Some(out.into())
+    }
+}
 
 impl Renderer {
     /// One object as the answer to a request about it.
@@ -54,16 +94,14 @@ impl Renderer {
             Shown::Metadata(version) | Shown::MetadataList(version) => write_metadata(object, version, &mut out),
             Shown::Table(version) => {
                 let meta = json!({ "resourceVersion": object.revision().to_string() });
-                self.write_table(version, &meta, true, std::iter::once(object), &mut out);
+                self.write_table(version, &meta, true, object, &mut out);
             }
         }
         out.push(b'\n');
         out
     }
 
-    pub fn page(&self, page: &Page) -> Vec<u8> {
-        let objects = page.items.iter().map(|item| &*item.object);
-        let size: usize = page.items.iter().map(|item| item.object.raw().len() + 64).sum();
+    pub fn page(self, page: Page) -> Pieces {
         let mut meta = json!({ "resourceVersion": page.revision.to_string() });
         if let Some(token) = &page.continue_token {
             meta["continue"] = Value::from(token.as_str());
@@ -71,43 +109,47 @@ impl Renderer {
         if let Some(remaining) = page.remaining {
             meta["remainingItemCount"] = Value::from(remaining);
         }
-        self.list(&meta, objects, size)
+        Pieces { head: Some(self.list_head(&meta)), renderer: self, items: page.items, next: 0 }
     }
 
     /// Objects as a list that is no part of a collection.
     pub fn objects(&self, objects: &[Arc<Object>], revision: u64) -> Vec<u8> {
         let meta = json!({ "resourceVersion": revision.to_string() });
-        self.list(&meta, objects.iter().map(|object| &**object), objects.len() * TYPICAL_OBJECT)
+        let mut out = Vec::with_capacity(objects.len() * TYPICAL_OBJECT + 256);
+        out.extend_from_slice(self.list_head(&meta).as_bytes());
+        for (index, object) in objects.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            self.write_item(object, &mut out);
+        }
+        out.extend_from_slice(LIST_TAIL);
+        out
     }
 
-    fn list<'o>(&self, meta: &Value, objects: impl Iterator<Item = &'o Object>, size: usize) -> Vec<u8> {
-        let mut out = Vec::with_capacity(size + 256);
+    /// What comes before the first item of a list.
+    fn list_head(&self, meta: &Value) -> String {
         let resource = self.served.resource();
         match self.shown {
-            Shown::Table(version) => self.write_table(version, meta, true, objects, &mut out),
-            Shown::Metadata(version) | Shown::MetadataList(version) => {
-                let head = format!(
-                    "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{meta},\"items\":["
-                );
-                out.extend_from_slice(head.as_bytes());
-                separated(objects, &mut out, |object, out| write_metadata(object, version, out));
-                out.extend_from_slice(b"]}\n");
-            }
-            Shown::Objects => {
-                let head = format!(
-                    "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
-                    resource.kind,
-                    resource.api_version()
-                );
-                out.extend_from_slice(head.as_bytes());
-                match self.served.row.conversion {
-                    None => separated(objects, &mut out, |object, out| object.write_item(out)),
-                    Some(_) => separated(objects, &mut out, |object, out| self.write_full(object, out)),
-                }
-                out.extend_from_slice(b"]}\n");
-            }
+            Shown::Table(version) => self.table_head(version, meta, true),
+            Shown::Metadata(version) | Shown::MetadataList(version) => format!(
+                "{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{meta},\"items\":["
+            ),
+            Shown::Objects => format!(
+                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
+                resource.kind,
+                resource.api_version()
+            ),
         }
-        out
+    }
+
+    fn write_item(&self, object: &Object, out: &mut Vec<u8>) {
+        match self.shown {
+            Shown::Table(version) => self.write_row(version, object, out),
+            Shown::Metadata(version) | Shown::MetadataList(version) => write_metadata(object, version, out),
+            Shown::Objects if self.served.row.conversion.is_none() => object.write_item(out),
+            Shown::Objects => self.write_full(object, out),
+        }
     }
 
     /// One line of a watch. `first` says whether a Table shows its columns.
@@ -129,7 +171,7 @@ impl Renderer {
             Shown::Metadata(version) | Shown::MetadataList(version) => write_metadata(object, version, out),
             Shown::Table(version) => {
                 let meta = json!({ "resourceVersion": object.revision().to_string() });
-                self.write_table(version, &meta, first, std::iter::once(object), out);
+                self.write_table(version, &meta, first, object, out);
             }
         }
         out.extend_from_slice(b"}\n");
@@ -179,37 +221,36 @@ impl Renderer {
         let _ = serde_json::to_writer(out, &converted);
     }
 
-    fn write_table<'o>(
-        &self,
-        version: &str,
-        meta: &Value,
-        columns: bool,
-        objects: impl Iterator<Item = &'o Object>,
-        out: &mut Vec<u8>,
-    ) {
-        let definitions = if columns { self.columns() } else { Value::Null };
-        let head = format!(
-            "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{meta},\"columnDefinitions\":{definitions},\"rows\":["
-        );
-        out.extend_from_slice(head.as_bytes());
-        separated(objects, out, |object, out| {
-            out.extend_from_slice(b"{\"cells\":");
-            let cells = self.served.strategy.cells(object, self.now).unwrap_or_default();
-            let _ = serde_json::to_writer(&mut *out, &cells);
-            match self.row_object {
-                RowObject::None => out.extend_from_slice(b",\"object\":null"),
-                RowObject::Metadata => {
-                    out.extend_from_slice(b",\"object\":");
-                    write_metadata(object, version, out);
-                }
-                RowObject::Object => {
-                    out.extend_from_slice(b",\"object\":");
-                    self.write_full(object, out);
-                }
-            }
-            out.push(b'}');
-        });
+    /// A Table of one object.
+    fn write_table(&self, version: &str, meta: &Value, columns: bool, object: &Object, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.table_head(version, meta, columns).as_bytes());
+        self.write_row(version, object, out);
         out.extend_from_slice(b"]}");
+    }
+
+    fn table_head(&self, version: &str, meta: &Value, columns: bool) -> String {
+        let definitions = if columns { self.columns() } else { Value::Null };
+        format!(
+            "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":{meta},\"columnDefinitions\":{definitions},\"rows\":["
+        )
+    }
+
+    fn write_row(&self, version: &str, object: &Object, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"cells\":");
+        let cells = self.served.strategy.cells(object, self.now).unwrap_or_default();
+        let _ = serde_json::to_writer(&mut *out, &cells);
+        match self.row_object {
+            RowObject::None => out.extend_from_slice(b",\"object\":null"),
+            RowObject::Metadata => {
+                out.extend_from_slice(b",\"object\":");
+                write_metadata(object, version, out);
+            }
+            RowObject::Object => {
+                out.extend_from_slice(b",\"object\":");
+                self.write_full(object, out);
+            }
+        }
+        out.push(b'}');
     }
 
     fn columns(&self) -> Value {
@@ -232,19 +273,6 @@ pub fn with_type(tree: Value, resource: &ResourceType) -> Value {
         map.extend(fields.into_iter().filter(|(key, _)| key != "kind" && key != "apiVersion"));
     }
     Value::Object(map)
-}
-
-fn separated<'o>(
-    objects: impl Iterator<Item = &'o Object>,
-    out: &mut Vec<u8>,
-    mut write: impl FnMut(&'o Object, &mut Vec<u8>),
-) {
-    for (index, object) in objects.enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        write(object, out);
-    }
 }
 
 #[derive(Deserialize)]

@@ -37,7 +37,7 @@ pub async fn watch(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
         renderer,
         seen: Vec::new(),
         first: true,
-        open: context.server.metrics.watch_opened(served.resource()),
+        _open: context.server.metrics.watch_opened(served.resource()),
     };
     let lines = stream::unfold(Box::new(writer), |mut writer| async move {
         let line = writer.next().await?;
@@ -60,8 +60,7 @@ struct Writer {
     /// Nothing has been written yet.
     first: bool,
     /// Counts this watch as long as it lives.
-    #[allow(dead_code)]
-    open: crate::metrics::OpenWatch,
+    _open: crate::metrics::OpenWatch,
 }
 
 impl Writer {

@@ -24,6 +24,8 @@ use tokio_rustls::TlsConnector;
 
 /// Room for a LIST of 5,000 Pods without a pause in the flow.
 const WINDOW: u32 = 16 << 20;
+/// The largest frame taken, as Go's client says by default, and so kubectl and every client-go program.
+const FRAME: u32 = 1 << 20;
 
 #[derive(Clone)]
 pub struct Api {
@@ -88,6 +90,7 @@ impl Api {
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
+            .max_frame_size(FRAME)
             .handshake(io)
             .await?;
         // Its end is seen by whoever sends next.

@@ -98,7 +98,7 @@ enum Process {
 impl Place {
     fn prepare(config: Config) -> Result<Place> {
         let directory = &config.directory;
-        let socket = directory.join("c.sock");
+        let socket = config.socket();
         // containerd derives a second socket's name from the first.
         let length = socket.as_os_str().len() + ".ttrpc".len();
         if length > SOCKET_PATH_LIMIT {

@@ -155,6 +155,7 @@ impl PodNetwork {
             address,
             host_interface: host_interface(&new.key),
             ports: new.ports.iter().filter(|port| rules::applies(port)).cloned().collect(),
+            namespace: new.namespace.to_owned(),
         };
         if let Err(error) = self.records.write(&attachment) {
             state.addresses.release(address);

@@ -24,6 +24,9 @@ pub struct Attachment {
     pub address: Ipv4Addr,
     pub host_interface: String,
     pub ports: Vec<PortMapping>,
+    /// The file of the Pod's network namespace; empty in records of an older version.
+    #[serde(default)]
+    pub namespace: PathBuf,
 }
 
 /// The folder of the records.
@@ -119,6 +122,7 @@ mod tests {
             address: Ipv4Addr::new(10, 244, 0, 2),
             host_interface: host_interface(&key("c1")),
             ports: vec![],
+            namespace: "/run/netns/a".into(),
         };
         records.write(&attachment).unwrap();
         fs::write(folder.path().join("c2@eth0.new"), b"{\"key\"").unwrap();

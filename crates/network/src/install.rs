@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use xebec_netfilter::{Change, Netfilter};
 
-use crate::attachments::is_ours;
+use crate::attachments::{Records, is_ours};
 use crate::links::Links;
 use crate::protocol::OWN_VERSION;
 use crate::{Config, Error, LOOPBACK_NAME, PLUGIN_NAME, Result, rules};
 
 /// The runtime takes the first file in the order of names; ours comes before most.
 const CONF_FILE: &str = "10-xebec.conflist";
+
+/// Where runtimes keep network namespaces.
+const KEPT: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
 /// Installs the plugin, then the configuration that names it: a runtime may read the latter at once.
 pub fn install(config: &Config) -> Result<()> {
@@ -50,7 +53,8 @@ fn conf_list(config: &Config) -> serde_json::Value {
 }
 
 /// Takes away everything that [`crate::PodNetwork`] made on this node: interfaces with their addresses and routes, the
-/// rules, the plugin with its configuration, the records and the socket. What is gone already is no error.
+/// rules, the plugin with its configuration, the namespaces that a runtime left behind, the records and the socket. What is
+/// gone already is no error.
 pub async fn remove_all(config: &Config, netfilter: &dyn Netfilter) -> Result<()> {
     let links = Links::open(config.namespace.as_deref()).await?;
     if let Some(bridge) = links.find(&config.bridge).await? {
@@ -60,6 +64,11 @@ pub async fn remove_all(config: &Config, netfilter: &dyn Netfilter) -> Result<()
         links.delete(&bridge.name).await?;
     }
     netfilter.apply(&Change::DeleteTable(rules::table_id()).into()).await?;
+    if config.state_dir.exists() {
+        for attachment in Records::open(&config.state_dir)?.all()? {
+            remove_namespace(&attachment.namespace)?;
+        }
+    }
     let files: [PathBuf; 4] = [
         config.cni_conf_dir.join(CONF_FILE),
         config.cni_bin_dir.join(PLUGIN_NAME),
@@ -75,6 +84,16 @@ pub async fn remove_all(config: &Config, netfilter: &dyn Netfilter) -> Result<()
         }
         _ => Ok(()),
     }
+}
+
+/// A namespace that a runtime keeps is a file with the namespace mounted on it.
+fn remove_namespace(path: &Path) -> Result<()> {
+    if !KEPT.iter().any(|folder| path.starts_with(folder)) {
+        return Ok(());
+    }
+    // It is no mount point any more where the runtime ended while it removed the namespace.
+    let _ = nix::mount::umount2(path, nix::mount::MntFlags::MNT_DETACH);
+    absent(path).map_err(|source| Error::File { operation: "remove", path: path.to_owned(), source })
 }
 
 fn absent(path: &Path) -> io::Result<()> {

@@ -26,7 +26,7 @@ pub use identity::{Identity, Profile};
 pub use request::CertificateRequest;
 pub use service_account::ServiceAccountKey;
 pub use subject::{Names, Subject};
-pub use tls::{ClientTrust, Peer, RotatingIdentity, client_config, server_config};
+pub use tls::{ClientTrust, Peer, RotatingIdentity, client_config, server_config, unverified_client_config};
 
 use std::path::PathBuf;
 

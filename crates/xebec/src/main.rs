@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use xebec::commands::{self, CommandLine};
 
+/// The server makes and drops buffers of a list's pieces, frames and records on several threads; this allocator hands the same
+/// pages out again, where the C library's gives them back to the kernel and faults them in anew.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&name).file_name().unwrap_or_default();

@@ -24,6 +24,7 @@ use xebec_proxy::backend::Nftables;
 use xebec_proxy::conntrack::Program;
 use xebec_runtime::Informers;
 
+use crate::cgroup_claim::Claim;
 use crate::data_dir::DataDir;
 
 /// The image of the container that holds a Pod's namespaces.
@@ -163,6 +164,7 @@ pub struct Surroundings {
 
 /// Starts the node; it runs until shutdown. An error is one of setting up, such as a taken port or a missing program.
 pub async fn start(config: Config, around: Surroundings) -> anyhow::Result<()> {
+    let claim = Claim::take(&config.cgroup_root)?;
     let record = config.data.node_record();
     std::fs::create_dir_all(config.data.root())
         .with_context(|| format!("cannot make {}", config.data.root().display()))?;
@@ -184,7 +186,7 @@ pub async fn start(config: Config, around: Surroundings) -> anyhow::Result<()> {
     };
     shutdown.spawn(server.serve(listener, around.tls.clone()));
     around.shutdown.clone().spawn_draining(async move {
-        let shutdown = around.shutdown.clone();
+        let (_claim, shutdown) = (claim, around.shutdown.clone());
         tokio::select! {
             () = shutdown.triggered() => {}
             result = network(config, around, agent) => if let Err(error) = result {

@@ -43,8 +43,18 @@ const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 pub struct Target {
     host: String,
     port: u16,
-    tls: bool,
+    security: Security,
     path_and_query: String,
+}
+
+/// How a backend is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Security {
+    Plain,
+    /// TLS with any certificate: Pods and Services have authorities of their own.
+    Unverified,
+    /// TLS with a certificate of the cluster's authority, shown ours.
+    Node,
 }
 
 /// `pods/log`.
@@ -128,7 +138,8 @@ pub async fn proxy(context: &mut Context<'_>) -> Answer {
                 "pods" => pod_address(context, name, port)?,
                 _ => service_address(context, name, port)?,
             };
-            Target { host, port, tls: scheme == "https", path_and_query: joined(&path, &query) }
+            let security = if scheme == "https" { Security::Unverified } else { Security::Plain };
+            Target { host, port, security, path_and_query: joined(&path, &query) }
         }
     };
     let prefix = info.path[..info.path.len() - info.rest.len()].trim_end_matches('/').to_owned();
@@ -243,7 +254,7 @@ fn node_target(context: &Context<'_>, name: &str, path: String, query: String) -
     let endpoint = status.and_then(|status| status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref());
     let port = endpoint.and_then(|endpoint| u16::try_from(endpoint.port).ok()).filter(|port| *port != 0);
     let port = port.unwrap_or(KUBELET_PORT);
-    Ok(Target { host: host.address.clone(), port, tls: true, path_and_query: joined(&path, &query) })
+    Ok(Target { host: host.address.clone(), port, security: Security::Node, path_and_query: joined(&path, &query) })
 }
 
 /// `[scheme:]name[:port]`.
@@ -329,11 +340,14 @@ async fn connect(context: &Context<'_>, target: &Target) -> Result<Box<dyn Trans
     let tcp = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| failed(&"i/o timeout"))?;
     let tcp = tcp.map_err(|error| failed(&error))?;
     let _ = tcp.set_nodelay(true);
-    if !target.tls {
-        return Ok(Box::new(tcp));
-    }
-    let config = context.server.node_tls.as_ref().ok_or_else(|| failed(&"the server has no credentials for nodes"))?;
-    let mut config = rustls::ClientConfig::clone(config);
+    let mut config = match target.security {
+        Security::Plain => return Ok(Box::new(tcp)),
+        Security::Unverified => xebec_pki::unverified_client_config().map_err(|error| failed(&error))?,
+        Security::Node => {
+            let config = context.server.node_tls.as_deref();
+            config.ok_or_else(|| failed(&"the server has no credentials for nodes"))?.clone()
+        }
+    };
     // Upgrades exist in HTTP/1.1 only.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from(target.host.clone()).map_err(|error| failed(&error))?;

@@ -27,6 +27,13 @@ pub(super) fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+impl Config {
+    /// Where this containerd listens; its shims bear the path among their arguments.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("c.sock")
+    }
+}
+
 pub(super) fn render(config: &Config, socket: &Path, version: (u32, u32)) -> String {
     let base = base(config, socket);
     if version.0 < 2 {

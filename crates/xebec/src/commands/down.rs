@@ -14,6 +14,7 @@ use xebec_cri::Runtime;
 use xebec_cri::containerd::Containerd;
 use xebec_netfilter::Nft;
 
+use crate::cgroup_claim::{Claim, MOUNT};
 use crate::data_dir::{self, DataDir};
 use crate::node;
 
@@ -21,7 +22,6 @@ use crate::node;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks whether a process is gone.
 const POLL: Duration = Duration::from_millis(20);
-const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 #[derive(Args, Debug)]
 pub struct Options {
@@ -37,8 +37,11 @@ pub async fn run(options: Options) -> anyhow::Result<i32> {
     let data = DataDir::new(&options.data_dir);
     stop_agent(&data).await?;
     if let Some(config) = node::Config::recorded(&data)? {
+        // Whoever uses the cgroups at this moment is another node: what lies there is not ours to end.
+        let _claim = Claim::take(&config.cgroup_root)?;
         if config.runtime_endpoint.is_none() {
             stop_containers(&config).await;
+            end_shims(&config).await;
         }
         sweep_cgroups(&config.cgroup_root).await?;
         remove_network(&config).await?;
@@ -122,6 +125,24 @@ async fn stop_containers(config: &node::Config) {
     shutdown.trigger();
 }
 
+/// Ends the shims that containerd left, as where it could not remove a sandbox: they lie in no cgroup of ours. A shim bears the
+/// socket of its containerd among its arguments.
+async fn end_shims(config: &node::Config) {
+    let socket = config.containerd().socket();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut arguments = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let is_shim = arguments.next().is_some_and(|program| program.contains("containerd-shim"));
+        if is_shim
+            && arguments.any(|argument| Path::new(&*argument) == socket)
+            && let Err(error) = end_process(number).await
+        {
+            tracing::warn!(error = %Chain(&*error), "cannot end a shim");
+        }
+    }
+}
+
 async fn remove_network(config: &node::Config) -> anyhow::Result<()> {
     let netfilter = Nft::default();
     // The range does not matter for removal; the names do.
@@ -137,8 +158,8 @@ async fn sweep_cgroups(root: &str) -> anyhow::Result<()> {
     if relative.is_empty() {
         return Ok(());
     }
-    let mut places = vec![Path::new(CGROUP_MOUNT).join(relative)];
-    for entry in std::fs::read_dir(CGROUP_MOUNT).into_iter().flatten().flatten() {
+    let mut places = vec![Path::new(MOUNT).join(relative)];
+    for entry in std::fs::read_dir(MOUNT).into_iter().flatten().flatten() {
         places.push(entry.path().join(relative));
     }
     for place in places.iter().filter(|place| place.join("cgroup.procs").exists()) {

@@ -98,6 +98,8 @@ pub struct FieldError {
     pub field: String,
     /// The bad value as it is shown; unused for `Required`, `Forbidden` and `TooLong`.
     pub value: Value,
+    /// The value is left out of the text.
+    pub unshown: bool,
     pub detail: String,
 }
 
@@ -105,7 +107,7 @@ pub type FieldErrors = Vec<FieldError>;
 
 impl FieldError {
     fn new(kind: FieldErrorType, path: &Path, value: Value, detail: impl Into<String>) -> Self {
-        FieldError { kind, field: path.as_str().to_owned(), value, detail: detail.into() }
+        FieldError { kind, field: path.as_str().to_owned(), value, unshown: false, detail: detail.into() }
     }
 
     pub fn required(path: &Path, detail: impl Into<String>) -> Self {
@@ -118,6 +120,11 @@ impl FieldError {
 
     pub fn invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorType::Invalid, path, value.into(), detail)
+    }
+
+    /// A wrong value that is too long or too secret to be shown.
+    pub fn invalid_unshown(path: &Path, detail: impl Into<String>) -> Self {
+        FieldError { unshown: true, ..Self::new(FieldErrorType::Invalid, path, Value::Null, detail) }
     }
 
     pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
@@ -156,10 +163,14 @@ impl FieldError {
 
     /// The error without its field, as `Status.details.causes[].message` has it.
     pub fn body(&self) -> String {
-        let bare = matches!(
-            self.kind,
-            FieldErrorType::Required | FieldErrorType::Forbidden | FieldErrorType::TooLong | FieldErrorType::Internal
-        );
+        let bare = self.unshown
+            || matches!(
+                self.kind,
+                FieldErrorType::Required
+                    | FieldErrorType::Forbidden
+                    | FieldErrorType::TooLong
+                    | FieldErrorType::Internal
+            );
         let mut text = self.kind.text().to_owned();
         if !bare {
             match &self.value {

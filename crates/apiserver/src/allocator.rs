@@ -1,8 +1,8 @@
 //! Cluster IPs and node ports: given out so that no two Services have the same one.
 //!
 //! One lock serialises all reservations. What is in use follows from the Services themselves: the allocator reads their
-//! changes from the cache's history before each reservation, and keeps what is reserved but not yet seen there. It writes
-//! nothing. Behaviour: upstream's Service registry and its bands, in which dynamic allocation takes the upper part of a
+//! changes from the cache's history before each reservation, and keeps what is reserved but not yet seen there; addresses
+//! that somebody else has written down as IPAddresses are not given out either. It writes nothing. Behaviour: upstream's Service registry and its bands, in which dynamic allocation takes the upper part of a
 //! range first so that requests for fixed values in the lower part do not collide with it.
 
 use std::collections::{HashMap, HashSet};
@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec, ParentReference, ServiceCIDR};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use rand::Rng;
 use serde_json::json;
@@ -59,6 +61,9 @@ struct State {
     /// Given out, but the write has not been seen yet.
     reserved: HashSet<Good>,
     services: Option<Arc<ResourceCache>>,
+    addresses: Option<Arc<ResourceCache>>,
+    /// Further blocks of addresses.
+    blocks: Option<Arc<ResourceCache>>,
     watcher: Option<Watcher>,
 }
 
@@ -113,8 +118,11 @@ impl Drop for Reservation<'_> {
 impl Allocator {
     /// The caches hold what the store had at start.
     pub fn new(ranges: Ranges, index: &Index) -> Self {
-        let services = index.find("", "v1", "services").map(|served| served.cache.clone());
-        let mut state = State { services, ..State::default() };
+        let cache = |group, plural| index.find(group, "v1", plural).map(|served| served.cache.clone());
+        let services = cache("", "services");
+        let (addresses, blocks) =
+            (cache("networking.k8s.io", "ipaddresses"), cache("networking.k8s.io", "servicecidrs"));
+        let mut state = State { services, addresses, blocks, ..State::default() };
         state.begin_anew();
         Allocator { ranges, state: Mutex::new(state) }
     }
@@ -221,7 +229,28 @@ impl State {
     }
 
     fn is_free(&self, good: Good) -> bool {
-        !self.held.contains_key(&good) && !self.reserved.contains(&good)
+        let written_down = |address: Ipv4Addr| {
+            self.addresses.as_ref().is_some_and(|cache| cache.get("", &address.to_string()).is_some())
+        };
+        let is_written_down = matches!(good, Good::Ip(address) if written_down(address));
+        !self.held.contains_key(&good) && !self.reserved.contains(&good) && !is_written_down
+    }
+
+    /// The blocks that may be given out from besides the server's own.
+    fn further_blocks(&self) -> Vec<Ipv4Net> {
+        let Some(cache) = &self.blocks else { return Vec::new() };
+        let snapshot = cache.snapshot();
+        let ranges = snapshot.scan("", None).filter_map(|item| item.object.typed::<ServiceCIDR>().ok());
+        let ready = |range: &Arc<ServiceCIDR>| {
+            let mut conditions = range.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            let ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
+            ready && range.metadata.deletion_timestamp.is_none()
+        };
+        let blocks = |range: Arc<ServiceCIDR>| -> Vec<Ipv4Net> {
+            let texts = range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
+            texts.filter_map(|text| text.parse().ok()).collect()
+        };
+        ranges.filter(ready).flat_map(blocks).collect()
     }
 }
 
@@ -271,16 +300,25 @@ impl Grant<'_> {
         spec.cluster_ips.get_or_insert_with(|| vec![asked.clone()]);
         // Validation has refused what is no address; addresses of another family were refused with their family.
         let Ok(IpAddr::V4(address)) = asked.parse::<IpAddr>() else { return Ok(()) };
-        let network = self.ranges.cluster_ips;
-        let usable = network.contains(&address) && address != network.network() && address != network.broadcast();
+        let usable = self.blocks().any(|network| {
+            network.contains(&address) && address != network.network() && address != network.broadcast()
+        });
         self.fixed(Good::Ip(address), usable, "the provided network does not match the current range".to_owned(), "IP")
             .map_err(|why| {
                 FieldError::invalid(&path, json!(spec.cluster_ips), format!("failed to allocate IP {asked}: {why}"))
             })
     }
 
+    fn blocks(&self) -> impl Iterator<Item = Ipv4Net> + use<> {
+        let own = self.ranges.cluster_ips;
+        std::iter::once(own).chain(self.state.further_blocks().into_iter().filter(move |block| *block != own))
+    }
+
     fn next_ip(&self) -> Option<Ipv4Addr> {
-        let network = self.ranges.cluster_ips;
+        self.blocks().find_map(|network| self.next_ip_of(network))
+    }
+
+    fn next_ip_of(&self, network: Ipv4Net) -> Option<Ipv4Addr> {
         let base = u32::from(network.network());
         let size = u32::from(network.broadcast()).saturating_sub(base).saturating_sub(1);
         let lower = (size / 16).clamp(16, 256).min(size);
@@ -381,6 +419,36 @@ fn pick(from: u32, to: u32, free: &impl Fn(&u32) -> bool) -> Option<u32> {
 /// The node port that was asked for with another protocol of the same port.
 fn requested(ports: &[ServicePort], number: i32) -> Option<i32> {
     ports.iter().filter(|port| port.port == number).filter_map(|port| port.node_port).find(|port| *port != 0)
+}
+
+/// The addresses that a Service holds.
+pub fn addresses_of(service: &Service) -> impl Iterator<Item = Ipv4Addr> + use<> {
+    let addresses = goods_of(service).into_iter().filter_map(|good| match good {
+        Good::Ip(address) => Some(address),
+        Good::Port(_) => None,
+    });
+    addresses.collect::<Vec<_>>().into_iter()
+}
+
+/// The object that says whose an address is.
+pub fn ip_address(address: Ipv4Addr, owner: &ObjectMeta) -> IPAddress {
+    let labels = [("ip-family", "IPv4"), ("managed-by", "ipallocator.k8s.io")];
+    let labels = labels.map(|(key, value)| (format!("ipaddress.kubernetes.io/{key}"), value.to_owned()));
+    IPAddress {
+        metadata: ObjectMeta {
+            name: Some(address.to_string()),
+            labels: Some(labels.into_iter().collect()),
+            ..ObjectMeta::default()
+        },
+        spec: IPAddressSpec {
+            parent_ref: ParentReference {
+                group: None,
+                name: owner.name.clone().unwrap_or_default(),
+                namespace: owner.namespace.clone(),
+                resource: "services".to_owned(),
+            },
+        },
+    }
 }
 
 fn is_type(spec: &ServiceSpec, name: &str) -> bool {

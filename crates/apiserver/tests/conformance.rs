@@ -3,6 +3,8 @@
 
 mod cluster;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use cluster::{Answer, Cluster};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -15,6 +17,46 @@ const REQUEST: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIR01HN
     eGl3RXgyajlVdCtXd0lWCklaM1VDcm5HRUIvMmROdThqZjRBSWNLZ0FEQUtCZ2dxaGtqT1BRUURBZ05JQURCRkFpRUE3dkdVT0JF\
     SkF0VU0KYXo0bU9IL1NHN2ZTTGUrTExXTmd0UlNCSXZBU1IwQUNJR3FRNDNaMk5IS2ZZTWtpbGUrVmhLZXE5TWRXTnNDbgpoM0Ri\
     eXA2Sk5uZGUKLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg==";
+
+/// The certificate of an authority.
+const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n\
+    MIIBbzCCARWgAwIBAgIUbUb9Jo5jq2nKAgu0+W2pnbLIZoIwCgYIKoZIzj0EAwIw\n\
+    DDEKMAgGA1UEAwwBYTAgFw0yNjExMjMxODI5MDVaGA8yMTI2MTAzMDE4MjkwNVow\n\
+    DDEKMAgGA1UEAwwBYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABJ2er91wErwn\n\
+    GTFt7fLqkGPRaOTmbhy4CV6bbnltZTMp4+jjgKO2tOGiVyhziXFNnc6O51EI/LLy\n\
+    X9kIJq46GTCjUzBRMB0GA1UdDgQWBBRmUQ81n6kmBWtOaENkIvGGy8uIbzAfBgNV\n\
+    HSMEGDAWgBRmUQ81n6kmBWtOaENkIvGGy8uIbzAPBgNVHRMBAf8EBTADAQH/MAoG\n\
+    CCqGSM49BAMCA0gAMEUCIErpR9EkDu71iMH4Y573Wd9+GMgHs7ES1nNxgM0aE8sc\n\
+    AiEAk14iabgH3YOMcAdSEHXivDCJ7uMq3x3DBZuX8FBW9vE=\n\
+    -----END CERTIFICATE-----\n";
+
+/// The DER within a PEM block, both base64 as JSON carries bytes.
+fn der(pem: &str) -> String {
+    let pem = String::from_utf8(STANDARD.decode(pem).unwrap()).unwrap();
+    pem.lines().filter(|line| !line.starts_with('-')).collect()
+}
+
+fn rule() -> Value {
+    json!({ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"] })
+}
+
+fn claim() -> Value {
+    json!({ "devices": { "requests": [{ "name": "r", "exactly": { "deviceClassName": "c" } }] } })
+}
+
+/// What an object is called where not every name will do, and what of it follows from its name.
+fn rename(plural: &str, object: &mut Value, name: &str) -> String {
+    match plural {
+        "customresourcedefinitions" => object["spec"]["names"]["plural"] = json!(name),
+        "apiservices" => object["spec"]["version"] = json!(name),
+        "ipaddresses" => {
+            let last = name.bytes().fold(7u8, |sum, byte| sum.wrapping_mul(3).wrapping_add(byte));
+            return format!("10.200.{}.{}", name.len(), last);
+        }
+        _ => return name.to_owned(),
+    }
+    format!("{name}.example.com")
+}
 
 /// The least that makes an object of the kind valid, without type and metadata.
 fn sample(group: &str, plural: &str) -> Value {
@@ -99,6 +141,63 @@ fn sample(group: &str, plural: &str) -> Value {
         ("storage.k8s.io", "volumeattachments") => {
             json!({ "spec": { "attacher": "a", "nodeName": "n", "source": { "persistentVolumeName": "v" } } })
         }
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => json!({ "spec": {
+            "matchConstraints": { "resourceRules": [rule()] }, "reinvocationPolicy": "Never",
+            "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression": "[]" } }]
+        } }),
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicybindings") => json!({ "spec": { "policyName": "p" } }),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => json!({ "spec": {
+            "matchConstraints": { "resourceRules": [rule()] }, "validations": [{ "expression": "true" }]
+        } }),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => {
+            json!({ "spec": { "policyName": "p", "validationActions": ["Deny"] } })
+        }
+        ("admissionregistration.k8s.io", _) => json!({ "webhooks": [{
+            "name": "a.example.com", "rules": [rule()], "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "clientConfig": { "url": "https://hook.example.com/a" }
+        }] }),
+        ("apiextensions.k8s.io", _) => json!({ "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": { "plural": "ones", "kind": "One" },
+            "versions": [{
+                "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": { "type": "object" } }
+            }]
+        } }),
+        ("apiregistration.k8s.io", _) => json!({ "spec": {
+            "group": "example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10,
+            "service": { "namespace": "n", "name": "s" }, "insecureSkipTLSVerify": true
+        } }),
+        ("certificates.k8s.io", "clustertrustbundles") => json!({ "spec": { "trustBundle": AUTHORITY } }),
+        ("certificates.k8s.io", "podcertificaterequests") => json!({ "spec": {
+            "signerName": "example.com/signer", "stubPKCS10Request": der(REQUEST), "podName": "p", "podUID": "1",
+            "serviceAccountName": "s", "serviceAccountUID": "2", "nodeName": "n", "nodeUID": "3"
+        } }),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => {
+            json!({ "spec": { "priorityLevelConfiguration": { "name": "l" } } })
+        }
+        ("flowcontrol.apiserver.k8s.io", _) => {
+            json!({ "spec": { "type": "Limited", "limited": { "limitResponse": { "type": "Reject" } } } })
+        }
+        ("networking.k8s.io", "ipaddresses") => {
+            json!({ "spec": { "parentRef": { "resource": "things", "name": "t" } } })
+        }
+        ("networking.k8s.io", "servicecidrs") => json!({ "spec": { "cidrs": ["10.9.0.0/16"] } }),
+        ("resource.k8s.io", "deviceclasses") => json!({ "spec": {} }),
+        ("resource.k8s.io", "devicetaintrules") => {
+            json!({ "spec": { "taint": { "key": "example.com/broken", "effect": "NoSchedule" } } })
+        }
+        ("resource.k8s.io", "resourceclaims") => json!({ "spec": claim() }),
+        ("resource.k8s.io", "resourceclaimtemplates") => json!({ "spec": { "spec": claim() } }),
+        ("resource.k8s.io", "resourceslices") => json!({ "spec": {
+            "driver": "example.com", "nodeName": "n", "pool": { "name": "p", "resourceSliceCount": 1 },
+            "devices": [{ "name": "d", "attributes": { "model": { "string": "a" } } }]
+        } }),
+        ("storage.k8s.io", "csistoragecapacities") => json!({ "storageClassName": "c", "capacity": "1Gi" }),
+        ("storage.k8s.io", "volumeattributesclasses") => {
+            json!({ "driverName": "example.com", "parameters": { "a": "b" } })
+        }
+        ("storagemigration.k8s.io", _) => {
+            json!({ "spec": { "resource": { "group": "apps", "resource": "deployments" } } })
+        }
         ("coordination.k8s.io", "leases") => json!({ "spec": { "holderIdentity": "h", "leaseDurationSeconds": 10 } }),
         _ => json!({}),
     }
@@ -116,12 +215,17 @@ impl Subject<'_> {
         let mut object = sample(&resource.group, &resource.plural);
         object["apiVersion"] = json!(resource.api_version());
         object["kind"] = json!(resource.kind);
+        let name = rename(&resource.plural, &mut object, name);
         object["metadata"] = json!({ "name": name, "labels": { "set": "a" } });
         object
     }
 
+    fn name(&self, name: &str) -> String {
+        rename(&self.row.resource.plural, &mut json!({}), name)
+    }
+
     fn path(&self, name: &str) -> String {
-        format!("{}/{name}", self.collection)
+        format!("{}/{}", self.collection, self.name(name))
     }
 
     async fn created(&self, name: &str) -> Value {
@@ -139,8 +243,7 @@ impl Subject<'_> {
         self.expect(&before, StatusCode::OK, "list");
         let start = before.body["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
 
-        let mut dry = self.object("one");
-        dry["metadata"]["name"] = json!("dry");
+        let dry = self.object("dry");
         let answer = self.cluster.post(&format!("{}?dryRun=All", self.collection), &dry).await;
         self.expect(&answer, StatusCode::CREATED, "dry run");
         let answer = self.cluster.get(&self.path("dry")).await;
@@ -262,7 +365,9 @@ impl Subject<'_> {
             self.expect(&answer, StatusCode::OK, "next page");
             page = answer.body;
         }
-        assert_eq!(names, ["page-0", "page-1", "page-2", "page-3", "page-4"], "{}", self.row.resource);
+        let mut expected: Vec<String> = (0..5).map(|index| self.name(&format!("page-{index}"))).collect();
+        expected.sort();
+        assert_eq!(names, expected, "{}", self.row.resource);
 
         let table = [("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")];
         let answer = self.cluster.send("GET", &self.collection, &table, "").await;

@@ -20,6 +20,8 @@ pub mod replicas;
 pub mod resource_quota;
 pub mod root_ca;
 pub mod service_accounts;
+pub mod service_cidrs;
 mod table;
+pub mod volume_protection;
 
 pub use table::{CONTROLLERS, Config, Row, run};

@@ -22,6 +22,8 @@ use crate::node::taint_eviction::TaintEviction;
 use crate::replicas::Replicas;
 use crate::root_ca::RootCaPublisher;
 use crate::service_accounts::DefaultServiceAccounts;
+use crate::service_cidrs::ServiceCidrs;
+use crate::volume_protection::{ClaimProtection, ClassProtection, VolumeProtection};
 use crate::{garbage, pod_gc, resource_quota};
 
 /// What controllers are told beside the cluster itself.
@@ -68,6 +70,10 @@ pub const CONTROLLERS: &[Row] = &[
     Row { name: "node-ipam-controller", start: |c, config| harness(NodeIpam::new(&c, config.cluster_cidr), c) },
     Row { name: "node-lifecycle-controller", start: |c, _| harness(NodeLifecycle::new(&c), c) },
     Row { name: "taint-eviction-controller", start: |c, _| harness(TaintEviction::new(&c), c) },
+    Row { name: "service-cidr-controller", start: |c, _| harness(ServiceCidrs::new(&c), c) },
+    Row { name: "persistentvolumeclaim-protection-controller", start: |c, _| harness(ClaimProtection::new(&c), c) },
+    Row { name: "persistentvolume-protection-controller", start: |c, _| harness(VolumeProtection::new(&c), c) },
+    Row { name: "volumeattributesclass-protection-controller", start: |c, _| harness(ClassProtection::new(&c), c) },
     Row { name: "pod-garbage-collector-controller", start: |c, _| Box::pin(pod_gc::run(c)) },
     Row { name: "resourcequota-controller", start: |c, _| Box::pin(resource_quota::run(c)) },
     Row { name: "garbage-collector-controller", start: |c, _| Box::pin(garbage::run(c)) },

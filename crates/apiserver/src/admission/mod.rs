@@ -3,16 +3,25 @@
 //! They run inside the registry, after authorisation and defaults and before validation and storage, and read other
 //! objects from the caches. They never call the API.
 
+mod claim_resize;
+mod default_class;
 mod default_tolerations;
+mod device_admin;
+mod device_taints;
 mod escalation;
 mod limit_ranger;
 mod namespace_lifecycle;
 pub mod node_restriction;
 mod node_taint;
+mod pod_resize;
 mod pod_security;
 mod priority;
 mod resource_quota;
+mod runtime_class;
 mod service_account;
+mod signers;
+pub mod topology_labels;
+mod volume_protection;
 
 use std::sync::Arc;
 
@@ -145,6 +154,16 @@ const PLUGINS: &[Row] = &[
     validates(|| Arc::new(pod_security::PodSecurity)),
     both(|| Arc::new(priority::Priorities), || Arc::new(priority::Priorities)),
     mutates(|| Arc::new(default_tolerations::DefaultTolerations)),
+    mutates(|| Arc::new(default_class::DefaultStorageClass)),
+    mutates(|| Arc::new(volume_protection::VolumeProtection)),
+    validates(|| Arc::new(claim_resize::ClaimResize)),
+    both(|| Arc::new(runtime_class::RuntimeClasses), || Arc::new(runtime_class::RuntimeClasses)),
+    validates(|| Arc::new(signers::Signers::default())),
+    mutates(|| Arc::new(default_class::DefaultIngressClass)),
+    mutates(|| Arc::new(topology_labels::TopologyLabels)),
+    validates(|| Arc::new(pod_resize::PodResize)),
+    mutates(|| Arc::new(device_taints::DeviceTaints)),
+    validates(|| Arc::new(device_admin::DeviceAdmin)),
     validates(|| Arc::new(resource_quota::ResourceQuotas::default())),
     mutates(|| Arc::new(escalation::Escalation::default())),
 ];

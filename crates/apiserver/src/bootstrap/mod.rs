@@ -1,13 +1,17 @@
-//! What every cluster has from the first moment: namespaces, default roles and bindings, system priorities, and the
-//! `kubernetes` Service with the server's own address.
+//! What every cluster has from the first moment: namespaces, default roles and bindings, system priorities, flow control,
+//! the APIServices of the built-in groups, the range of Service addresses, and the `kubernetes` Service with the server's
+//! own address.
 //!
 //! A first start writes all of it in two or three transactions. Later starts compare and mend: as with upstream's
 //! auto-update, default rules and subjects that are missing come back, additions of the operators stay.
 
 mod aggregation;
+mod api_services;
 mod endpoint;
+mod flow_control;
 mod merge;
 pub mod policy;
+mod service_range;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +20,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
 use xebec_api::resource::{Kind, ResourceType};
 use xebec_api::status::StatusError;
 
@@ -24,6 +29,7 @@ use crate::cache::Item;
 use crate::registry::batch::NewObject;
 use crate::registry::erased::AnyObject;
 use crate::registry::{Call, Edit, Part, Registry};
+use crate::resources::flowcontrol::standard;
 use policy::Policy;
 
 pub use aggregation::Aggregation;
@@ -106,6 +112,11 @@ impl Plan {
         plan.ensure(registry, policy.cluster_role_bindings, merge::cluster_role_binding);
         plan.ensure(registry, policy.roles, merge::role);
         plan.ensure(registry, policy.role_bindings, merge::role_binding);
+        plan.flow_control(registry);
+        plan.ensure(registry, api_services::wanted(registry), api_services::merge);
+        let status = service_range::range_status(registry.clock.now());
+        plan.ensure_with(registry, service_range::range(registry), status, |_, _| None);
+        plan.ensure(registry, service_range::missing_addresses(registry), |_, _| None);
         if let Some(endpoints) = endpoint::endpoints(advertised) {
             plan.ensure(registry, vec![endpoints], endpoint::merge_endpoints);
         }
@@ -126,6 +137,27 @@ impl Plan {
                     }
                 }
             }
+        }
+    }
+
+    /// `ensure` of one object that comes with a status of the server's.
+    fn ensure_with<K: Kind>(
+        &mut self,
+        registry: &Registry,
+        wanted: K,
+        status: Value,
+        merge: impl Fn(&K, &K) -> Option<K>,
+    ) {
+        let before = self.creations.len();
+        self.ensure(registry, vec![wanted], merge);
+        self.creations.iter_mut().skip(before).for_each(|new| new.status = Some(status.clone()));
+    }
+
+    fn flow_control(&mut self, registry: &Registry) {
+        self.ensure(registry, standard::levels(), flow_control::merge_level);
+        for schema in standard::schemas() {
+            let status = flow_control::schema_status(&schema, registry.clock.now());
+            self.ensure_with(registry, schema, status, flow_control::merge_schema);
         }
     }
 
@@ -156,7 +188,7 @@ impl Plan {
     fn create<K: Kind>(&mut self, registry: &Registry, object: K) {
         // Kinds that are not served have no use here.
         if let Some(served) = registry.index.find(K::GROUP, K::VERSION, K::URL_PATH_SEGMENT) {
-            self.creations.push(NewObject { served: served.clone(), object: Box::new(object) });
+            self.creations.push(NewObject { served: served.clone(), object: Box::new(object), status: None });
         }
     }
 

@@ -60,7 +60,8 @@ fn served(index: &Index) -> Vec<discovery::Served> {
     let reviews = REVIEWS.iter().filter_map(|row| table.resource(row.group, row.version, row.plural));
     all.extend(reviews.map(discovery::Served::from));
     if index.find("", "v1", "pods").is_some() {
-        all.extend(table.resource("", "v1", "bindings").map(discovery::Served::from));
+        let virtual_ones = ["bindings", "componentstatuses"].map(|plural| table.resource("", "v1", plural));
+        all.extend(virtual_ones.into_iter().flatten().map(discovery::Served::from));
     }
     all
 }

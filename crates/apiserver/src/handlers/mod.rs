@@ -3,6 +3,7 @@
 //! A handler translates between HTTP and the registry: it reads options and bodies, asks the registry, and writes the answer
 //! in the form the client accepts. Rules about objects are not here.
 
+mod components;
 mod connect;
 mod create;
 mod decode;
@@ -65,13 +66,20 @@ pub async fn handle(mut context: Context<'_>) -> Response<Body> {
 }
 
 /// Resources whose every use is answered with a warning: version, plural, text.
-const DEPRECATED: &[(&str, &str, &str)] =
-    &[("v1", "endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")];
+const DEPRECATED: &[(&str, &str, &str)] = &[
+    ("v1", "endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+    ("v1", COMPONENTS, "v1 ComponentStatus is deprecated in v1.19+"),
+];
+const COMPONENTS: &str = "componentstatuses";
 
 async fn resource(context: &mut Context<'_>) -> Answer {
     let info = context.info;
     if let Some(review) = review::find(info) {
         return review::handle(context, review).await;
+    }
+    if (info.group, info.version, info.resource, info.namespace) == ("", "v1", COMPONENTS, "") {
+        context.warnings.extend(DEPRECATED.iter().filter(|row| row.1 == COMPONENTS).map(|row| row.2.to_owned()));
+        return components::handle(context).await;
     }
     let found = context.server.registry.index.find(info.group, info.version, info.resource).cloned();
     let Some(served) = found else {

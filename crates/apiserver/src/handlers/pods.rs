@@ -14,6 +14,7 @@ use xebec_api::status::StatusError;
 
 use super::decode::Expected;
 use super::{Answer, Context};
+use crate::admission::topology_labels;
 use crate::body;
 use crate::cache::Item;
 use crate::registry::erased::AnyObject;
@@ -44,8 +45,16 @@ pub async fn binding(context: &mut Context<'_>) -> Answer {
     }
     check_binding(&binding)?;
     let now = Time(context.server.registry.clock.now());
+    let node = binding.target.name.as_deref().unwrap_or("");
+    let labels = topology_labels::of_node(&context.server.registry, node);
     let edit = |object: &mut dyn AnyObject| match object.as_any_mut().downcast_mut::<Pod>() {
-        Some(pod) => bind(pod, &binding, now.clone()),
+        Some(pod) => {
+            bind(pod, &binding, now.clone())?;
+            if !labels.is_empty() {
+                pod.metadata.labels.get_or_insert_default().extend(labels.clone());
+            }
+            Ok(())
+        }
         None => Err(StatusError::internal("a binding names something that is no Pod")),
     };
     let (user, namespace) = (context.user, context.info.namespace);
@@ -218,25 +227,6 @@ pub fn only_ephemeral_containers(tree: Value, item: &Item) -> Result<Value, Stat
     let mut current = item.object.value().map_err(StatusError::internal)?;
     if let Some(wanted) = tree.pointer("/spec/ephemeralContainers") {
         current["spec"]["ephemeralContainers"] = wanted.clone();
-    }
-    keep_precondition(&tree, &mut current);
-    Ok(current)
-}
-
-/// A tree with the current object's everything but the resources and resize policies of its containers.
-pub fn only_resources(tree: Value, item: &Item) -> Result<Value, StatusError> {
-    let mut current = item.object.value().map_err(StatusError::internal)?;
-    for list in ["containers", "initContainers"] {
-        let wanted = tree.pointer(&format!("/spec/{list}")).and_then(Value::as_array);
-        let own = current["spec"].get_mut(list).and_then(Value::as_array_mut);
-        for container in own.into_iter().flatten() {
-            let same = wanted.into_iter().flatten().find(|other| other["name"] == container["name"]);
-            for field in ["resources", "resizePolicy"] {
-                if let Some(value) = same.and_then(|same| same.get(field)) {
-                    container[field] = value.clone();
-                }
-            }
-        }
     }
     keep_precondition(&tree, &mut current);
     Ok(current)

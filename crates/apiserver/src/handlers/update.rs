@@ -59,7 +59,8 @@ pub fn part_of(subresource: &str) -> Part {
     }
 }
 
-/// What a subresource lets through of a new tree: everything for the resource itself and its status.
+/// What a subresource lets through of a new tree: everything for the resource itself and its status, and where the kind's
+/// strategy drops what may not change.
 pub fn limited(
     subresource: &str,
     tree: Value,
@@ -68,7 +69,6 @@ pub fn limited(
 ) -> Result<Value, StatusError> {
     match subresource {
         "ephemeralcontainers" => pods::only_ephemeral_containers(tree, item),
-        "resize" => pods::only_resources(tree, item),
         "finalize" => only_finalizers(tree, item),
         "approval" => only_conditions(tree, item, now),
         _ => Ok(tree),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use xebec_api::status::StatusError;
 use xebec_store::{Compare, Op, Txn};
 
@@ -17,6 +18,8 @@ const OPERATIONS: usize = 100;
 pub struct NewObject {
     pub served: Arc<Served>,
     pub object: Box<dyn AnyObject>,
+    /// What the server itself says of it from the start, where the kind's rules leave that to a later write.
+    pub status: Option<Value>,
 }
 
 impl Registry {
@@ -45,11 +48,16 @@ impl Registry {
 
     /// The key and the bytes of an object.
     fn prepared(&self, new: NewObject) -> Result<(String, bytes::Bytes), StatusError> {
-        let NewObject { served, mut object } = new;
+        let NewObject { served, mut object, status } = new;
         let strategy = &*served.strategy;
         strategy.default(&mut *object);
         metadata::begin(object.meta_mut(), self.clock.now(), strategy.generation() == Generation::Spec);
         strategy.prepare_create(&mut *object);
+        if let Some(status) = status {
+            let mut tree: Value = serde_json::from_slice(&object.encode()).map_err(StatusError::internal)?;
+            tree["status"] = status;
+            object = strategy.decode(tree).map_err(StatusError::internal)?;
+        }
         let (name, namespace) = (object.meta().name.clone(), object.meta().namespace.clone());
         let (name, namespace) = (name.unwrap_or_default(), namespace.unwrap_or_default());
         let mut errors = metadata::validate(object.meta(), strategy.name_rule(), served.resource().namespaced);

@@ -75,7 +75,10 @@ impl Registry {
         let key = served.cache.store_key(object.namespace(), object.name());
         let (txn, bytes) = match plan {
             Plan::Pending => return Ok(Some(Deleted { object: object.clone(), gone: false })),
-            Plan::Remove => (Txn::delete(key, revision), None),
+            Plan::Remove => {
+                let old = served.strategy.typed(object).map_err(|error| broken(served.resource(), &error))?;
+                (self.with_addresses(Txn::delete(key, revision), None, Some(&*old)), None)
+            }
             Plan::Mark(mut marked) => {
                 let bytes = store::encode(&mut *marked);
                 (Txn::update(key, revision, bytes.clone()), Some(bytes))

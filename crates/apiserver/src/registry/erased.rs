@@ -5,11 +5,13 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
+use serde_json::ser::{CompactFormatter, Formatter};
 use xebec_api::field::FieldErrors;
 use xebec_api::object::{DecodeError, Object};
 use xebec_api::resource::{Kind, ResourceType, ScopeFact};
@@ -27,6 +29,20 @@ pub trait AnyObject: Any + Send + Sync {
     fn clone_boxed(&self) -> Box<dyn AnyObject>;
 }
 
+/// Numbers as upstream writes them: what has no fraction is shown without one.
+struct Numbers;
+
+impl Formatter for Numbers {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        const EXACT: f64 = (1_u64 << 53) as f64;
+        if value.fract() == 0.0 && value.abs() < EXACT {
+            write!(writer, "{value:.0}")
+        } else {
+            CompactFormatter.write_f64(writer, value)
+        }
+    }
+}
+
 impl<K: Kind> AnyObject for K {
     fn meta(&self) -> &ObjectMeta {
         self.metadata()
@@ -37,7 +53,9 @@ impl<K: Kind> AnyObject for K {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = serde_json::to_vec(self).expect("API types encode to JSON");
+        let mut bytes = Vec::with_capacity(1024);
+        let mut encoder = serde_json::Serializer::with_formatter(&mut bytes, Numbers);
+        self.serialize(&mut encoder).expect("API types encode to JSON");
         // The generated encoders write the type first; cutting it off is cheaper than encoding through a tree.
         let head = 1 + br#""apiVersion":"","kind":"","#.len() + K::API_VERSION.len() + K::KIND.len();
         debug_assert!(bytes[..head].ends_with(br#"","#), "{}", String::from_utf8_lossy(&bytes[..head]));

@@ -70,6 +70,14 @@ pub fn carry_over(meta: &mut ObjectMeta, old: &ObjectMeta) {
     drop_empty(meta);
 }
 
+/// Takes over what a write of the status alone may not change, for the kinds whose upstream strategy resets it.
+pub fn keep_for_status(meta: &mut ObjectMeta, old: &ObjectMeta) {
+    meta.labels = old.labels.clone();
+    meta.annotations = old.annotations.clone();
+    meta.finalizers = old.finalizers.clone();
+    meta.owner_references = old.owner_references.clone();
+}
+
 /// Go leaves empty maps and lists out; so does the store, for equal objects have equal bytes.
 fn drop_empty(meta: &mut ObjectMeta) {
     meta.labels.take_if(|one| one.is_empty());
@@ -103,6 +111,7 @@ fn name_errors(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
         NameRule::DnsLabel => dns::label,
         NameRule::Dns1035Label => dns::label_1035,
         NameRule::PathSegment => dns::path_segment,
+        NameRule::Own => |_| Vec::new(),
     };
     match name.strip_suffix('-') {
         Some(rest) if prefix && rule != NameRule::PathSegment => check(&format!("{rest}a")),

@@ -4,6 +4,7 @@
 //! preconditions, dry run, finalizers and graceful deletion stand here once for all kinds. It reads from the caches. It
 //! knows nothing of HTTP.
 
+mod addresses;
 pub mod batch;
 mod delete;
 pub mod deletion;

@@ -143,12 +143,14 @@ impl Registry {
                 return Ok(Outcome { object: unsaved(served, &mut *object)?, created: true });
             }
             let key = served.cache.store_key(namespace, &name);
-            let txn = Txn::create(key, bytes.clone()).durability(durability(served));
+            let txn = self.with_addresses(Txn::create(key, bytes.clone()), Some(&*object), None);
+            let txn = txn.durability(durability(served));
             let result = self.store.txn(txn).await.map_err(store_error)?;
             if result.succeeded {
                 reservation.keep();
                 return Ok(Outcome { object: self.stored(served, bytes, result.revision)?, created: true });
             }
+            self.address_is_taken(served, &*object, result.revision).await?;
             match &generated {
                 None => return Err(StatusError::already_exists(served.resource(), &name)),
                 Some(_) if attempt >= NAME_ATTEMPTS => {
@@ -250,6 +252,7 @@ impl Registry {
         let store_key = served.cache.store_key(key.0, key.1);
         let txn =
             if released { Txn::delete(store_key, revision) } else { Txn::update(store_key, revision, bytes.clone()) };
+        let txn = self.with_addresses(txn, (!released).then_some(&*object), Some(&*old));
         let TxnResult { succeeded, revision, .. } =
             self.store.txn(txn.durability(durability(served))).await.map_err(store_error)?;
         if !succeeded {

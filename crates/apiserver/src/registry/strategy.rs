@@ -22,6 +22,8 @@ pub enum NameRule {
     Dns1035Label,
     /// Anything that can stand in a path (RBAC).
     PathSegment,
+    /// What the kind's own validation says of it, for it follows from the object (APIServices).
+    Own,
 }
 
 /// Whether `metadata.generation` counts changes of this kind, and of what.

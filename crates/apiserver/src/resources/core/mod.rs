@@ -1,5 +1,6 @@
 //! The core group.
 
+pub mod component_status;
 pub mod config_map;
 pub mod endpoints;
 pub mod event;
@@ -11,6 +12,7 @@ pub mod persistent_volume_claim;
 pub mod pod;
 pub mod pod_cells;
 pub mod pod_defaults;
+mod pod_resize;
 pub mod pod_resources;
 pub mod pod_status;
 pub mod pod_template;

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
-use super::{pod_cells, pod_defaults, pod_resources, pod_status, pod_update, pod_warnings};
+use super::{pod_cells, pod_defaults, pod_resize, pod_resources, pod_status, pod_update, pod_warnings};
 use crate::registry::strategy::{Column, Deletion, Strategy};
 use crate::resources::validation::security::{self, APPARMOR_CONTAINER};
 use crate::resources::validation::{containers, numbers, pod_spec, pod_template, text};
@@ -82,8 +82,16 @@ impl Strategy for PodStrategy {
         pod_update::validate(new, old)
     }
 
+    fn prepare_part_update(&self, subresource: &str, new: &mut Pod, old: &Pod) {
+        match subresource {
+            "resize" => pod_resize::prepare(new, old),
+            _ => self.prepare_update(new, old),
+        }
+    }
+
     fn validate_part_update(&self, subresource: &str, new: &Pod, old: &Pod) -> FieldErrors {
         match subresource {
+            "resize" => pod_resize::validate(new, old),
             "ephemeralcontainers" => pod_update::validate_ephemeral_containers(new, old),
             _ => pod_update::validate(new, old),
         }

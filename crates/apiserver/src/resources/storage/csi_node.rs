@@ -7,6 +7,7 @@ use k8s_openapi::api::storage::v1::{CSINode, CSINodeDriver};
 use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
+use crate::registry::metadata;
 use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
 use crate::resources::validation::{cloud_volumes, immutable, labels, numbers, required};
@@ -30,6 +31,10 @@ impl Strategy for CsiNodeStrategy {
 
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn prepare_status_update(&self, new: &mut CSINode, old: &CSINode) {
+        metadata::keep_for_status(&mut new.metadata, &old.metadata);
     }
 
     fn validate(&self, node: &CSINode) -> FieldErrors {

@@ -1,6 +1,6 @@
 //! StorageClasses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::TopologySelectorTerm;
@@ -37,12 +37,10 @@ impl Strategy for StorageClassStrategy {
 
     fn validate(&self, class: &StorageClass) -> FieldErrors {
         let mut errors = FieldErrors::new();
-        let path = Path::new("provisioner");
-        if required(&mut errors, &path, &class.provisioner) {
-            let name = class.provisioner.to_lowercase();
-            report(&mut errors, &path, &name, dns::label_key(&name));
+        provisioner(&mut errors, &Path::new("provisioner"), &class.provisioner);
+        if let Some(given) = &class.parameters {
+            parameters(&mut errors, &Path::new("parameters"), given);
         }
-        parameters(&mut errors, class);
         let policy = text(&class.reclaim_policy);
         if !policy.is_empty() {
             one_of(&mut errors, &Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
@@ -94,17 +92,23 @@ impl Strategy for StorageClassStrategy {
     }
 }
 
-fn parameters(errors: &mut FieldErrors, class: &StorageClass) {
-    let path = Path::new("parameters");
-    let Some(parameters) = &class.parameters else { return };
+pub fn provisioner(errors: &mut FieldErrors, path: &Path, name: &str) {
+    if required(errors, path, name) {
+        let name = name.to_lowercase();
+        report(errors, path, &name, dns::label_key(&name));
+    }
+}
+
+/// What a class tells its driver.
+pub fn parameters(errors: &mut FieldErrors, path: &Path, parameters: &BTreeMap<String, String>) {
     if parameters.len() > MAX_PARAMETERS {
-        errors.push(FieldError::too_long(&path, MAX_PARAMETERS));
+        errors.push(FieldError::too_long(path, MAX_PARAMETERS));
     }
     if parameters.contains_key("") {
-        errors.push(FieldError::invalid(&path, "", "field can not be empty."));
+        errors.push(FieldError::invalid(path, "", "field can not be empty."));
     }
     if parameters.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > MAX_PARAMETERS_SIZE {
-        errors.push(FieldError::too_long(&path, MAX_PARAMETERS_SIZE));
+        errors.push(FieldError::too_long(path, MAX_PARAMETERS_SIZE));
     }
 }
 

@@ -5,6 +5,7 @@ use k8s_openapi::api::storage::v1::{VolumeAttachment, VolumeAttachmentStatus};
 use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
 
+use crate::registry::metadata;
 use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
 use crate::resources::columns;
 use crate::resources::validation::{declared_immutable, dns, report, required, text};
@@ -31,6 +32,10 @@ impl Strategy for VolumeAttachmentStrategy {
 
     fn prepare_create(&self, attachment: &mut VolumeAttachment) {
         attachment.status = Some(VolumeAttachmentStatus::default());
+    }
+
+    fn prepare_status_update(&self, new: &mut VolumeAttachment, old: &VolumeAttachment) {
+        metadata::keep_for_status(&mut new.metadata, &old.metadata);
     }
 
     fn validate(&self, attachment: &VolumeAttachment) -> FieldErrors {

@@ -50,6 +50,32 @@ pub fn cidr(errors: &mut FieldErrors, path: &Path, value: &str) {
     }
 }
 
+/// A block that must be in its canonical form.
+pub fn canonical_cidr(errors: &mut FieldErrors, path: &Path, value: &str) {
+    let before = errors.len();
+    cidr(errors, path, value);
+    if errors.len() == before
+        && let Some((address, length)) = lenient_cidr(value)
+        && format!("{address}/{length}") != value
+    {
+        let about = format!("must be in canonical form (\"{address}/{length}\")");
+        errors.push(FieldError::invalid(path, value, about));
+    }
+}
+
+/// An address of an interface with the length of its network, in canonical form.
+pub fn interface(errors: &mut FieldErrors, path: &Path, value: &str) {
+    let Some((address, length)) = lenient_cidr(value) else {
+        let about = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+        return errors.push(FieldError::invalid(path, value, about));
+    };
+    let canonical = format!("{address}/{length}");
+    if canonical != value {
+        let about = format!("must be in canonical form ({canonical:?})");
+        errors.push(FieldError::invalid(path, value, about));
+    }
+}
+
 /// An address that traffic can be sent to: not unspecified, loopback or link-local.
 pub fn endpoint_ip(errors: &mut FieldErrors, path: &Path, value: &str) {
     let Some(address) = lenient_ip(value) else {

@@ -26,6 +26,25 @@ pub enum Body {
     Stream(UnsyncBoxBody<Bytes, io::Error>),
 }
 
+impl Body {
+    /// The same in one piece, but for streams.
+    pub fn gathered(self) -> Body {
+        let Body::Pieces(pieces) = self else { return self };
+        full(pieces.fold(BytesMut::new(), |mut all, piece| {
+            all.extend_from_slice(&piece);
+            all
+        }))
+    }
+
+    /// What is in it, if it is in one piece.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Body::Whole(bytes) => bytes.as_ref(),
+            Body::Pieces(_) | Body::Stream(_) => None,
+        }
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = io::Error;

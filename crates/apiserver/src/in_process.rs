@@ -111,7 +111,7 @@ impl ApiServer {
             resource: &resource.plural,
             ..RequestInfo::default()
         };
-        chain::authorize(&self.state, &info, user, &query.options.field_selector).await?;
+        chain::authorize(&self.state, &info, user, &query.options).await?;
         let index = &self.state.registry.index;
         index.find(&resource.group, &resource.version, &resource.plural).cloned().ok_or_else(StatusError::no_such_path)
     }

@@ -10,7 +10,9 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use xebec_apiserver::admission::Plugins;
-use xebec_apiserver::authn::{Authenticator, Certificates, PeerCertificate, ServiceAccounts, TokenFile, TokenSettings};
+use xebec_apiserver::authn::{
+    Authenticator, Certificates, PeerCertificate, ServiceAccounts, SigningKey, TokenFile, TokenKeys, TokenSettings,
+};
 use xebec_apiserver::authz::{self, Authorizer};
 use xebec_apiserver::chain::{self, Origin};
 use xebec_apiserver::registry::RegistryConfig;
@@ -61,7 +63,8 @@ async fn house() -> House {
     let key = ServiceAccountKey::load_or_create(folder.path(), "sa").unwrap();
     let settings = TokenSettings::default_for("10.1.2.3:6443");
     let audiences = settings.audiences.clone();
-    let accounts = Arc::new(ServiceAccounts::new(registry.clone(), &key, settings).unwrap());
+    let keys = TokenKeys::new(SigningKey::of(&key).unwrap(), Vec::new());
+    let accounts = Arc::new(ServiceAccounts::new(registry.clone(), keys, settings));
     let path = folder.path().join("tokens.csv");
     std::fs::write(&path, TOKENS).unwrap();
     let ways: Vec<Arc<dyn Authenticator>> = vec![
@@ -79,6 +82,9 @@ async fn house() -> House {
         authorizer: Arc::new(authz::Union(policies)),
         token_issuer: Some(accounts),
         audit: None,
+        anonymous: Default::default(),
+        limits: Default::default(),
+        store_metrics: None,
         node_tls: None,
         advertised: "10.1.2.3:6443".to_owned(),
     };

@@ -35,7 +35,7 @@ pub fn server_config(identity: Arc<RotatingIdentity>, clients: Option<&ClientTru
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = builder.map_err(tls)?;
     let builder = match clients {
-        Some(trust) => builder.with_client_cert_verifier(Arc::new(AskOnly(trust.verifier.clone()))),
+        Some(trust) => builder.with_client_cert_verifier(Arc::new(AskOnly((**trust.verifier.load()).clone()))),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(identity);
@@ -141,10 +141,10 @@ impl ResolvesClientCert for RotatingIdentity {
     }
 }
 
-/// The authorities whose client certificates are believed.
+/// The authorities whose client certificates are believed. They can be exchanged at any time, for all clones at once.
 #[derive(Clone)]
 pub struct ClientTrust {
-    verifier: Arc<dyn ClientCertVerifier>,
+    verifier: Arc<ArcSwap<Arc<dyn ClientCertVerifier>>>,
     clock: SharedClock,
 }
 
@@ -158,17 +158,21 @@ pub struct Peer {
 
 impl ClientTrust {
     pub fn new(authorities_pem: &str, clock: SharedClock) -> Result<Self> {
-        let roots = Arc::new(roots(authorities_pem)?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
-        let verifier = verifier.build().map_err(|error| Error::Tls { source: error.into() })?;
-        Ok(ClientTrust { verifier, clock })
+        Ok(ClientTrust { verifier: Arc::new(ArcSwap::from_pointee(verifier(authorities_pem)?)), clock })
+    }
+
+    /// Believes these authorities from now on, and no others.
+    pub fn replace(&self, authorities_pem: &str) -> Result<()> {
+        self.verifier.store(Arc::new(verifier(authorities_pem)?));
+        Ok(())
     }
 
     /// Checks the chain that a client has shown in its handshake, its own certificate first, and reads who it is.
     pub fn authenticate(&self, chain: &[CertificateDer<'_>]) -> Result<Peer> {
         let [certificate, intermediates @ ..] = chain else { return Err(Error::NoUser) };
         let now = Duration::from_secs(self.clock.now().as_second().max(0) as u64);
-        let verified = self.verifier.verify_client_cert(certificate, intermediates, UnixTime::since_unix_epoch(now));
+        let verified =
+            self.verifier.load().verify_client_cert(certificate, intermediates, UnixTime::since_unix_epoch(now));
         verified.map_err(|source| Error::Untrusted { source })?;
         let subject = Facts::read(certificate)?.subject;
         if subject.user.is_empty() {
@@ -191,8 +195,9 @@ impl ClientCertVerifier for AskOnly {
         false
     }
 
+    /// None: the authorities may be exchanged, and a client that is told names would keep back a certificate of another.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -225,6 +230,12 @@ impl ClientCertVerifier for AskOnly {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
     }
+}
+
+fn verifier(authorities_pem: &str) -> Result<Arc<dyn ClientCertVerifier>> {
+    let roots = Arc::new(roots(authorities_pem)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+    verifier.build().map_err(|error| Error::Tls { source: error.into() })
 }
 
 fn certified(identity: &Identity) -> Result<CertifiedKey> {

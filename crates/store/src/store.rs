@@ -37,6 +37,12 @@ pub trait Store: Send + Sync + 'static {
     /// The revision of the last change that is visible.
     async fn current_revision(&self) -> Result<Revision>;
 
+    /// Whether the value of a key would be stored in another form if it were written again. Only what stands between the
+    /// server and an engine and changes values has reason to say so.
+    async fn is_outdated(&self, _key: &[u8]) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Makes deferred writes durable, ends all watches and refuses further writes.
     async fn close(&self) -> Result<()>;
 }
@@ -126,6 +132,8 @@ pub enum Error {
     Write { place: String, source: Arc<dyn std::error::Error + Send + Sync> },
     #[error("{place} refuses writes since one failed in a way that may have lost data; restart the server")]
     Refused { place: String, source: Arc<dyn std::error::Error + Send + Sync> },
+    #[error("the value of {key} cannot be used")]
+    Value { key: String, source: Arc<dyn std::error::Error + Send + Sync> },
     #[error("{waiting} writes are waiting for the disk already")]
     Overloaded { waiting: usize },
     #[error("the store is closed")]

@@ -4,11 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use xebec::commands::{self, CommandLine};
+use xebec::heap::SamplingAllocator;
 
-/// The server makes and drops buffers of a list's pieces, frames and records on several threads; this allocator hands the same
-/// pages out again, where the C library's gives them back to the kernel and faults them in anew.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: SamplingAllocator = SamplingAllocator;
 
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
@@ -22,6 +21,7 @@ fn main() -> ExitCode {
     }
     let line = CommandLine::parse();
     xebec_base::telemetry::init("warn,xebec=info");
+    xebec_apiserver::profile::set_heap_source(xebec::heap::profile);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&anyhow::Error::new(error).context("cannot start the runtime")),

@@ -3,8 +3,12 @@
 //! Relies on the TLS layer for the proof that a client holds its certificate's key. It does not decide what a user may do;
 //! that is [`crate::authz`].
 
+mod anonymous;
+mod bootstrap_token;
 mod certificate;
 pub mod impersonation;
+pub mod jwt;
+mod request_header;
 mod service_account;
 mod token_cache;
 mod token_file;
@@ -25,8 +29,13 @@ use xebec_api::status::StatusError;
 
 use crate::registry::Registry;
 
+pub use anonymous::Anonymous;
+pub use bootstrap_token::BootstrapTokens;
 pub use certificate::Certificates;
-pub use service_account::{ServiceAccounts, TokenSettings};
+pub use request_header::{RequestHeaderSettings, RequestHeaders};
+pub use service_account::{
+    KeyError, PublicKey, ServiceAccounts, SigningKey, TokenKeys, TokenSettings, read_public, read_signing,
+};
 pub use token_file::{TokenFile, TokenFileError};
 
 pub const ANONYMOUS: &str = "system:anonymous";
@@ -35,6 +44,8 @@ pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
 const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// Where a user's extra names the credential: audit records and tokens refer to it.
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+/// A browser's WebSocket can send no header but its protocols: one of them carries the token behind this.
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 /// Members pass every authorisation check, as upstream's privileged group does.
 pub const GROUP_MASTERS: &str = "system:masters";
 
@@ -130,6 +141,9 @@ pub trait Authenticator: Send + Sync + 'static {
     async fn review(&self, _token: &str, _audiences: &[String]) -> Result<Option<Identified>, AuthnError> {
         Ok(None)
     }
+
+    /// Takes away what proved who sends the request: neither handlers nor whom they pass it on to get to see it.
+    fn take_credentials(&self, _headers: &mut HeaderMap) {}
 }
 
 /// The bearer of a token.
@@ -137,6 +151,15 @@ pub struct Identified {
     pub user: Arc<User>,
     /// Those asked for that the token is meant for.
     pub audiences: Vec<String>,
+}
+
+impl Identified {
+    /// The bearer of a token that is good for `own`, asked about for `wanted` (none: for any); `None` if they share nothing.
+    fn for_audiences(user: Arc<User>, own: &[String], wanted: &[String]) -> Option<Self> {
+        let wanted = if wanted.is_empty() { own } else { wanted };
+        let shared: Vec<String> = wanted.iter().filter(|one| own.contains(one)).cloned().collect();
+        (!shared.is_empty()).then_some(Identified { user, audiences: shared })
+    }
 }
 
 /// Asks in turn; the first that knows the credentials answers. A proven user belongs to `system:authenticated`.
@@ -178,6 +201,12 @@ impl Authenticator for Union {
         }
         refused.map_or(Ok(None), Err)
     }
+
+    fn take_credentials(&self, headers: &mut HeaderMap) {
+        headers.remove(AUTHORIZATION);
+        drop_token_protocol(headers);
+        self.0.iter().for_each(|one| one.take_credentials(headers));
+    }
 }
 
 fn proven(user: Arc<User>) -> Arc<User> {
@@ -196,11 +225,23 @@ pub fn bearer_token<'a>(headers: &'a HeaderMap) -> Option<Cow<'a, str>> {
         let token = token.trim();
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(Cow::Borrowed(token));
     }
-    const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
     let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let encoded = protocols.flat_map(|list| list.split(',')).find_map(|one| one.trim().strip_prefix(PROTOCOL))?;
+    let encoded = protocols.flat_map(|list| list.split(',')).find_map(|one| one.trim().strip_prefix(TOKEN_PROTOCOL))?;
     let token = URL_SAFE_NO_PAD.decode(encoded).ok()?;
     String::from_utf8(token).ok().filter(|token| !token.is_empty()).map(Cow::Owned)
+}
+
+/// What a WebSocket speaks is chosen among the other protocols.
+fn drop_token_protocol(headers: &mut HeaderMap) {
+    let lists = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let all: Vec<&str> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
+    if !all.iter().any(|one| one.starts_with(TOKEN_PROTOCOL)) {
+        return;
+    }
+    let others: Vec<&str> = all.into_iter().filter(|one| !one.starts_with(TOKEN_PROTOCOL)).collect();
+    let others = http::HeaderValue::from_str(&others.join(", ")).ok().filter(|value| !value.is_empty());
+    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    headers.extend(others.map(|value| (SEC_WEBSOCKET_PROTOCOL, value)));
 }
 
 /// Takes every request for the same user's: for servers that only their own process reaches, and for tests.

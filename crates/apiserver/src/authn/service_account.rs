@@ -2,29 +2,35 @@
 //!
 //! A token is good as long as it has not expired and the account and the object it is bound to exist with the uids that it
 //! names; both are looked up in the caches at every request. Behaviour: upstream's `pkg/serviceaccount` and the
-//! TokenRequest API (KEP-1205); signatures are ES256.
+//! TokenRequest API (KEP-1205). Tokens are signed with one key and believed with several, RSA and elliptic curves alike, so
+//! that keys can be exchanged and upstream's tokens carried over. Tokens of the older form, which a Secret holds and which
+//! never end, are believed as long as their Secret holds them.
 
-use std::collections::BTreeMap;
+mod keys;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Header, Validation};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestStatus};
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use xebec_api::field::{FieldError, Path};
 use xebec_api::resource::{Kind, ResourceType};
 use xebec_api::status::StatusError;
-use xebec_pki::ServiceAccountKey;
 
 use super::token_cache::TokenCache;
 use super::{Authenticator, AuthnError, CREDENTIAL_ID, Credentials, Identified, TokenIssuer, User, bearer_token};
 use crate::admission::node_restriction;
 use crate::registry::Registry;
+
+pub use keys::{KeyError, PublicKey, SigningKey, read_public, read_signing};
 
 /// How far clocks may differ; also how long a token outlives the deletion of what it is bound to. Both as upstream's.
 const LEEWAY: i64 = 60;
@@ -35,25 +41,59 @@ const MAX_SECONDS: i64 = 1 << 32;
 const EXTENDED_FROM: i64 = 3607;
 const EXTENDED_TO: i64 = 365 * 24 * 3600;
 
+/// Who issues the tokens of the older form.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+
 /// What the server's operator decides about tokens.
 #[derive(Clone, Debug)]
 pub struct TokenSettings {
-    /// `iss`; `https://kubernetes.default.svc.cluster.local` by default.
-    pub issuer: String,
-    /// For whom tokens are unless they say otherwise; the issuer by default.
+    /// `iss`: the first is that of new tokens, and all are believed; `https://kubernetes.default.svc.cluster.local` by
+    /// default.
+    pub issuers: Vec<String>,
+    /// For whom tokens are unless they say otherwise; the issuers by default.
     pub audiences: Vec<String>,
     /// Where the public keys are, as `/.well-known/openid-configuration` tells.
     pub key_set_url: String,
     /// The longest life that a token may be given.
     pub max_life: Option<Duration>,
+    /// Whether the tokens of Pods' volumes live for a year, for clients that never read them again.
+    pub extends: bool,
 }
 
 impl TokenSettings {
     /// `address`: host and port under which clients reach the server.
     pub fn default_for(address: &str) -> Self {
-        let issuer = "https://kubernetes.default.svc.cluster.local".to_owned();
-        let audiences = vec![issuer.clone()];
-        TokenSettings { issuer, audiences, key_set_url: format!("https://{address}/openid/v1/jwks"), max_life: None }
+        let issuers = vec!["https://kubernetes.default.svc.cluster.local".to_owned()];
+        let (audiences, key_set_url) = (issuers.clone(), format!("https://{address}/openid/v1/jwks"));
+        TokenSettings { issuers, audiences, key_set_url, max_life: None, extends: true }
+    }
+
+    fn issuer(&self) -> &str {
+        self.issuers.first().map_or("", String::as_str)
+    }
+}
+
+/// The key that signs new tokens, and all that are believed, the signing one's own among them.
+pub struct TokenKeys {
+    signing: SigningKey,
+    believed: Vec<PublicKey>,
+}
+
+impl TokenKeys {
+    pub fn new(signing: SigningKey, others: Vec<PublicKey>) -> Self {
+        let mut believed = vec![signing.public.clone()];
+        for key in others {
+            if believed.iter().all(|known| known.id != key.id) {
+                believed.push(key);
+            }
+        }
+        TokenKeys { signing, believed }
+    }
+
+    /// Those that a token may be signed with: the one it names or, if it names none that is known, all.
+    fn named(&self, id: Option<&str>) -> Vec<&PublicKey> {
+        let named: Vec<&PublicKey> = self.believed.iter().filter(|key| Some(key.id.as_str()) == id).collect();
+        if named.is_empty() { self.believed.iter().collect() } else { named }
     }
 }
 
@@ -109,6 +149,25 @@ struct Reference {
     uid: String,
 }
 
+/// A token of the older form.
+#[derive(Clone, Debug, Deserialize)]
+struct LegacyClaims {
+    #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
+    namespace: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
+    secret: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
+    account: String,
+    #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    uid: String,
+    sub: String,
+}
+
+enum Verified {
+    Bound(Claims),
+    Legacy(LegacyClaims),
+}
+
 #[derive(Deserialize)]
 struct IssuerOnly {
     #[serde(default)]
@@ -118,46 +177,26 @@ struct IssuerOnly {
 pub struct ServiceAccounts {
     registry: Arc<Registry>,
     settings: TokenSettings,
-    signing: EncodingKey,
-    verifying: DecodingKey,
-    key_id: String,
-    coordinates: (String, String),
-    verified: TokenCache<Claims>,
+    keys: TokenKeys,
+    verified: TokenCache<Verified>,
 }
 
 impl ServiceAccounts {
-    pub fn new(
-        registry: Arc<Registry>,
-        key: &ServiceAccountKey,
-        settings: TokenSettings,
-    ) -> Result<Self, jsonwebtoken::errors::Error> {
-        Ok(ServiceAccounts {
-            registry,
-            settings,
-            signing: EncodingKey::from_ec_pem(key.private_pem().as_bytes())?,
-            verifying: DecodingKey::from_ec_pem(key.public_pem().as_bytes())?,
-            key_id: key.key_id(),
-            coordinates: key.coordinates(),
-            verified: TokenCache::default(),
-        })
+    pub fn new(registry: Arc<Registry>, keys: TokenKeys, settings: TokenSettings) -> Self {
+        ServiceAccounts { registry, settings, keys, verified: TokenCache::default() }
     }
 
     /// `None` for a token of another issuer.
-    fn verify(&self, token: &str) -> Result<Option<Arc<Claims>>, AuthnError> {
+    fn verify(&self, token: &str) -> Result<Option<Arc<Verified>>, AuthnError> {
         let read = || {
             let unverified: IssuerOnly = jsonwebtoken::dangerous::insecure_decode_claims(token).map_err(|_| None)?;
-            if unverified.iss != self.settings.issuer {
+            if unverified.iss == LEGACY_ISSUER {
+                return self.signed(token).map(Verified::Legacy).map_err(Some);
+            }
+            if !self.settings.issuers.contains(&unverified.iss) {
                 return Err(None);
             }
-            let mut rules = Validation::new(Algorithm::ES256);
-            // Times are held against the server's own clock, and audiences against what is asked, at every use.
-            rules.validate_exp = false;
-            rules.validate_nbf = false;
-            rules.validate_aud = false;
-            let decoded = jsonwebtoken::decode::<Claims>(token, &self.verifying, &rules);
-            decoded
-                .map(|decoded| decoded.claims)
-                .map_err(|error| Some(AuthnError(format!("the token cannot be verified: {error}"))))
+            self.signed(token).map(Verified::Bound).map_err(Some)
         };
         match self.verified.get(token, read) {
             Ok(claims) => Ok(Some(claims)),
@@ -166,11 +205,54 @@ impl ServiceAccounts {
         }
     }
 
+    /// What stands in a token that one of the keys has signed.
+    fn signed<C: DeserializeOwned + Clone>(&self, token: &str) -> Result<C, AuthnError> {
+        let refused = |error| AuthnError(format!("the token cannot be verified: {error}"));
+        let header = jsonwebtoken::decode_header(token).map_err(refused)?;
+        let mut why = AuthnError("the token cannot be verified: no key fits its algorithm".to_owned());
+        for key in self.keys.named(header.kid.as_deref()).into_iter().filter(|key| key.algorithm == header.alg) {
+            let mut rules = Validation::new(key.algorithm);
+            // Times are held against the server's own clock, and audiences against what is asked, at every use.
+            rules.validate_exp = false;
+            rules.validate_nbf = false;
+            rules.validate_aud = false;
+            rules.required_spec_claims.clear();
+            match jsonwebtoken::decode::<C>(token, &key.decoding, &rules) {
+                Ok(decoded) => return Ok(decoded.claims),
+                Err(error) => why = refused(error),
+            }
+        }
+        Err(why)
+    }
+
+    /// A token of the older form is good as long as its Secret holds it; it is meant for the API server.
+    fn check_legacy(&self, claims: &LegacyClaims, token: &str, now: Timestamp) -> Result<User, AuthnError> {
+        let invalid = || AuthnError("service account token has been invalidated".to_owned());
+        if claims.sub != super::service_account_name(&claims.namespace, &claims.account) {
+            return Err(AuthnError("sub claim is invalid".to_owned()));
+        }
+        let secret = self.registry.get::<Secret>(&claims.namespace, &claims.secret).ok_or_else(invalid)?;
+        let held = secret.data.as_ref().and_then(|data| data.get("token")).map(|held| held.0.as_slice());
+        if secret.metadata.deletion_timestamp.is_some() || held != Some(token.as_bytes()) {
+            return Err(invalid());
+        }
+        let private = Private {
+            namespace: claims.namespace.clone(),
+            serviceaccount: Reference { name: claims.account.clone(), uid: claims.uid.clone() },
+            ..Private::default()
+        };
+        self.check_objects(&private, now)?;
+        Ok(User::of_service_account(&claims.namespace, &claims.account, &claims.uid))
+    }
+
     /// Whose the token is now, and for which of the audiences.
     fn identify(&self, token: &str, audiences: &[String]) -> Result<Option<Identified>, AuthnError> {
-        let Some(claims) = self.verify(token)? else { return Ok(None) };
+        let Some(verified) = self.verify(token)? else { return Ok(None) };
         let audiences = if audiences.is_empty() { &self.settings.audiences } else { audiences };
-        let meant = claims.aud.as_slice();
+        let meant = match &*verified {
+            Verified::Bound(claims) => claims.aud.as_slice(),
+            Verified::Legacy(_) => &self.settings.audiences,
+        };
         let shared: Vec<String> = audiences.iter().filter(|one| meant.contains(one)).cloned().collect();
         if shared.is_empty() {
             return Err(AuthnError(format!(
@@ -178,9 +260,15 @@ impl ServiceAccounts {
             )));
         }
         let now = self.registry.clock.now();
-        claims.check_times(now.as_second())?;
-        self.check_objects(&claims.kubernetes, now)?;
-        Ok(Some(Identified { user: Arc::new(claims.user()), audiences: shared }))
+        let user = match &*verified {
+            Verified::Bound(claims) => {
+                claims.check_times(now.as_second())?;
+                self.check_objects(&claims.kubernetes, now)?;
+                claims.user()
+            }
+            Verified::Legacy(claims) => self.check_legacy(claims, token, now)?,
+        };
+        Ok(Some(Identified { user: Arc::new(user), audiences: shared }))
     }
 
     fn check_objects(&self, private: &Private, now: Timestamp) -> Result<(), AuthnError> {
@@ -224,10 +312,11 @@ impl ServiceAccounts {
     }
 
     fn sign(&self, claims: &Claims) -> Result<String, StatusError> {
-        let mut header = Header::new(Algorithm::ES256);
+        let key = &self.keys.signing;
+        let mut header = Header::new(key.public.algorithm);
         header.typ = None;
-        header.kid = Some(self.key_id.clone());
-        let token = jsonwebtoken::encode(&header, claims, &self.signing);
+        header.kid = Some(key.public.id.clone());
+        let token = jsonwebtoken::encode(&header, claims, &key.encoding);
         token.map_err(|error| StatusError::internal(format!("failed to generate token: {error}")))
     }
 }
@@ -335,7 +424,7 @@ impl TokenIssuer for ServiceAccounts {
         let issued = now.as_second();
         let audiences = spec.audiences.clone().unwrap_or_default();
         let own = audiences.iter().all(|one| self.settings.audiences.contains(one));
-        let life = if seconds == EXTENDED_FROM && private.pod.is_some() && own {
+        let life = if self.settings.extends && seconds == EXTENDED_FROM && private.pod.is_some() && own {
             private.warnafter = Some(issued + seconds);
             EXTENDED_TO
         } else {
@@ -345,7 +434,7 @@ impl TokenIssuer for ServiceAccounts {
             aud: Audiences::Many(audiences),
             exp: issued + life,
             iat: issued,
-            iss: self.settings.issuer.clone(),
+            iss: self.settings.issuer().to_owned(),
             jti: uuid::Uuid::new_v4().to_string(),
             sub: super::service_account_name(&private.namespace, &private.serviceaccount.name),
             nbf: issued,
@@ -357,20 +446,20 @@ impl TokenIssuer for ServiceAccounts {
     }
 
     fn configuration(&self) -> Value {
+        let algorithms: BTreeSet<&str> =
+            self.keys.believed.iter().filter_map(|key| key.document["alg"].as_str()).collect();
         json!({
-            "issuer": self.settings.issuer,
+            "issuer": self.settings.issuer(),
             "jwks_uri": self.settings.key_set_url,
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
+            "id_token_signing_alg_values_supported": algorithms,
         })
     }
 
     fn key_set(&self) -> Value {
-        let (x, y) = &self.coordinates;
-        json!({ "keys": [{
-            "use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256", "x": x, "y": y
-        }] })
+        let keys: Vec<&Value> = self.keys.believed.iter().map(|key| &key.document).collect();
+        json!({ "keys": keys })
     }
 }
 

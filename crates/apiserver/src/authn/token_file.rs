@@ -51,12 +51,7 @@ impl Authenticator for TokenFile {
     }
 
     async fn review(&self, token: &str, audiences: &[String]) -> Result<Option<Identified>, AuthnError> {
-        let Some(user) = self.find(token) else { return Ok(None) };
-        if audiences.is_empty() {
-            return Ok(Some(Identified { user, audiences: self.audiences.clone() }));
-        }
-        let shared: Vec<String> = audiences.iter().filter(|one| self.audiences.contains(one)).cloned().collect();
-        Ok((!shared.is_empty()).then_some(Identified { user, audiences: shared }))
+        Ok(self.find(token).and_then(|user| Identified::for_audiences(user, &self.audiences, audiences)))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod rbac;
 pub mod references;
 pub mod reviews;
 pub mod rules;
+pub mod selectors;
 
 use async_trait::async_trait;
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -33,6 +34,8 @@ pub struct Attributes<'a> {
     pub path: &'a str,
     /// The field selector of a list, watch or collection deletion, as the query has it.
     pub field_selector: &'a str,
+    /// The label selector of such a request. No policy here looks at it: labels are what their owner says they are.
+    pub label_selector: &'a str,
 }
 
 impl<'a> Attributes<'a> {
@@ -50,6 +53,7 @@ impl<'a> Attributes<'a> {
             is_resource: false,
             path: "",
             field_selector: "",
+            label_selector: "",
         }
     }
 

@@ -7,8 +7,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use k8s_openapi::api::certificates::v1beta1::PodCertificateRequest;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use xebec_api::selector::FieldSelector;
 
@@ -48,9 +50,11 @@ impl Node {
         if request.is_resource {
             match (request.group, request.resource) {
                 ("", "secrets") => {
-                    return self.read(node, request, |pod, name| {
+                    let used = |pod: &Pod, name: &str| {
                         pod.spec.as_ref().is_some_and(|spec| references::secrets(spec).contains(&name))
-                    });
+                            || self.volumes_need_secret(pod, name)
+                    };
+                    return self.read(node, request, used);
                 }
                 ("", "configmaps") => {
                     return self.read(node, request, |pod, name| {
@@ -66,6 +70,8 @@ impl Node {
                 ("", "serviceaccounts") => return self.service_account(node, request),
                 ("coordination.k8s.io", "leases") => return lease(node, request),
                 ("storage.k8s.io", "csinodes") => return csi_node(node, request),
+                ("resource.k8s.io", "resourceslices") => return self.resource_slice(node, request),
+                ("certificates.k8s.io", "podcertificaterequests") => return self.certificate_request(node, request),
                 ("", "nodes") => return own_node(node, request),
                 ("", "pods") => return self.pod(node, request),
                 _ => {}
@@ -139,6 +145,61 @@ impl Node {
         if self.any_pod(node, &namespace, uses) { Ok(()) } else { Err(unrelated(node)) }
     }
 
+    /// Whether one of the volumes behind a Pod's claims names the Secret for its driver.
+    fn volumes_need_secret(&self, pod: &Pod, name: &str) -> bool {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
+        references::claims(pod).iter().any(|claim| {
+            let claim = self.registry.get::<PersistentVolumeClaim>(namespace, claim);
+            let volume = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.clone());
+            let volume = volume.and_then(|name| self.registry.get::<PersistentVolume>("", &name));
+            volume.is_some_and(|volume| references::volume_secrets_in(&volume, namespace).contains(&name))
+        })
+    }
+
+    fn resource_slice(&self, node: &str, request: &Attributes<'_>) -> Answer {
+        if !request.subresource.is_empty() {
+            return Err("cannot authorize ResourceSlice subresources".to_owned());
+        }
+        match request.verb {
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => {
+                if request.name.is_empty() {
+                    return Err("No Object name found".to_owned());
+                }
+                let slice = self.registry.get::<ResourceSlice>("", request.name);
+                let own = slice.is_some_and(|slice| slice.spec.node_name.as_deref() == Some(node));
+                if own { Ok(()) } else { Err(unrelated(node)) }
+            }
+            "watch" | "list" | "deletecollection" if selects(request, NODE_NAME, node) => Ok(()),
+            "watch" | "list" | "deletecollection" => {
+                Err("can only list/watch/deletecollection resourceslices with nodeName field selector".to_owned())
+            }
+            _ => Err(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, \
+                      delete, deletecollection"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn certificate_request(&self, node: &str, request: &Attributes<'_>) -> Answer {
+        if !request.subresource.is_empty() {
+            return Err("nodes may not access the status subresource of PodCertificateRequests".to_owned());
+        }
+        match request.verb {
+            "create" => Ok(()),
+            "get" => {
+                let found = self.registry.get::<PodCertificateRequest>(request.namespace, request.name);
+                if found.is_some_and(|found| found.spec.node_name == node) { Ok(()) } else { Err(unrelated(node)) }
+            }
+            "list" | "watch" if selects(request, NODE_NAME, node) => Ok(()),
+            "list" | "watch" => {
+                Err("can only list/watch podcertificaterequests with nodeName field selector".to_owned())
+            }
+            verb => Err(format!("nodes may not {verb} podcertificaterequests")),
+        }
+    }
+
     fn attachment(&self, node: &str, request: &Attributes<'_>) -> Answer {
         only_get(request)?;
         let found = self.registry.get::<VolumeAttachment>("", request.name);
@@ -172,8 +233,7 @@ impl Node {
                 }
             }
             ("", "list" | "watch") => {
-                let selector = FieldSelector::parse(request.field_selector).unwrap_or_default();
-                if selector.required(NODE_NAME) == Some(node) {
+                if selects(request, NODE_NAME, node) {
                     return Ok(());
                 }
                 if request.name.is_empty() {
@@ -185,6 +245,11 @@ impl Node {
             _ => Err(String::new()),
         }
     }
+}
+
+/// Whether the request is only for objects whose field has this value.
+fn selects(request: &Attributes<'_>, field: &str, value: &str) -> bool {
+    FieldSelector::parse(request.field_selector).is_ok_and(|selector| selector.required(field) == Some(value))
 }
 
 fn unrelated(node: &str) -> String {
@@ -215,8 +280,10 @@ fn lease(node: &str, request: &Attributes<'_>) -> Answer {
 }
 
 fn csi_node(node: &str, request: &Attributes<'_>) -> Answer {
-    if !request.subresource.is_empty() {
-        return Err("cannot authorize CSINode subresources".to_owned());
+    match request.subresource {
+        "" => {}
+        "status" => return Err("CSINode status access requires CSIVolumeHealth feature".to_owned()),
+        _ => return Err("cannot authorize CSINode subresources".to_owned()),
     }
     if !matches!(request.verb, "get" | "create" | "update" | "patch" | "delete") {
         return Err("can only get, create, update, patch, or delete a CSINode".to_owned());
@@ -245,6 +312,12 @@ fn own_node(node: &str, request: &Attributes<'_>) -> Answer {
 impl Authorizer for Node {
     async fn authorize(&self, request: &Attributes<'_>) -> Verdict {
         let Some(node) = node_of(request.user) else { return Verdict::no_opinion() };
+        if node.is_empty() {
+            return Verdict {
+                reason: format!("node: unknown node for user {:?}", request.user.name),
+                ..Verdict::no_opinion()
+            };
+        }
         match self.answer(node, request) {
             Ok(()) => Verdict::allow(""),
             Err(why) if why.is_empty() => Verdict::no_opinion(),

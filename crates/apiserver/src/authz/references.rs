@@ -1,6 +1,8 @@
 //! Which other objects a Pod refers to by name in its specification. Pure.
 
-use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EphemeralContainer, Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, EnvFromSource, EnvVar, EphemeralContainer, PersistentVolume, Pod, PodSpec, Volume,
+};
 
 /// Upstream marks with it the API's copies of Pods that a node runs from files.
 pub const MIRROR_POD: &str = "kubernetes.io/config.mirror";
@@ -65,6 +67,44 @@ fn volume_secrets(volume: &Volume) -> Vec<&str> {
     names.extend(volume.secret.as_ref().and_then(|source| source.secret_name.as_deref()));
     let projected = volume.projected.iter().flat_map(|source| source.sources.iter().flatten());
     names.extend(projected.filter_map(|source| Some(&*source.secret.as_ref()?.name)));
+    names
+}
+
+/// The Secrets of a namespace that a volume's driver is given. A reference without a namespace means that of the claim.
+pub fn volume_secrets_in<'v>(volume: &'v PersistentVolume, namespace: &str) -> Vec<&'v str> {
+    let Some(spec) = &volume.spec else { return Vec::new() };
+    let csi = spec.csi.iter().flat_map(|source| {
+        [
+            &source.controller_expand_secret_ref,
+            &source.controller_publish_secret_ref,
+            &source.node_expand_secret_ref,
+            &source.node_publish_secret_ref,
+            &source.node_stage_secret_ref,
+        ]
+    });
+    let others = [
+        spec.cephfs.as_ref().map(|source| &source.secret_ref),
+        spec.cinder.as_ref().map(|source| &source.secret_ref),
+        spec.flex_volume.as_ref().map(|source| &source.secret_ref),
+        spec.rbd.as_ref().map(|source| &source.secret_ref),
+        spec.iscsi.as_ref().map(|source| &source.secret_ref),
+    ];
+    let references = others.into_iter().flatten().chain(csi).flatten();
+    let scale_io = spec.scale_io.iter().map(|source| &source.secret_ref);
+    let mut names: Vec<&str> = references
+        .chain(scale_io)
+        .filter(|one| one.namespace.as_deref().is_none_or(|own| own.is_empty() || own == namespace))
+        .filter_map(|one| one.name.as_deref())
+        .collect();
+    let azure =
+        spec.azure_file.iter().filter(|source| source.secret_namespace.as_deref().is_none_or(|own| own == namespace));
+    names.extend(azure.map(|source| source.secret_name.as_str()));
+    let storage_os = spec.storageos.iter().filter_map(|source| source.secret_ref.as_ref());
+    names.extend(
+        storage_os
+            .filter(|one| one.namespace.as_deref().is_none_or(|own| own == namespace))
+            .filter_map(|one| one.name.as_deref()),
+    );
     names
 }
 

@@ -7,8 +7,8 @@ use k8s_openapi::api::authentication::v1::{
     SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
 };
 use k8s_openapi::api::authorization::v1::{
-    FieldSelectorAttributes, LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes,
-    ResourceRule, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewSpec,
+    LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule,
+    SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewSpec,
     SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -20,7 +20,7 @@ use xebec_api::resource::ResourceType;
 use xebec_api::status::StatusError;
 
 use super::rules::list;
-use super::{Attributes, Authorizer, Decision, UserRules};
+use super::{Attributes, Authorizer, Decision, UserRules, selectors};
 use crate::authn::User;
 use crate::handlers::review::{Review, ReviewRequest, ReviewRow};
 
@@ -222,18 +222,10 @@ fn check_attributes(
         let about = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
         errors.push(FieldError::invalid(&spec, path.map(shown), about));
     }
-    let Some(selector) = resource.and_then(|attributes| attributes.field_selector.as_ref()) else { return };
-    let field = spec.child("resourceAttributes").child("fieldSelector");
-    let raw = text(&selector.raw_selector);
-    let required = selector.requirements.as_ref().is_some_and(|requirements| !requirements.is_empty());
-    if !raw.is_empty() && required {
-        let about = "may not specified at the same time as requirements";
-        errors.push(FieldError::invalid(&field.child("rawSelector"), raw, about));
-    }
-    if raw.is_empty() && !required {
-        let about = format!("when {} is specified, requirements or rawSelector is required", field.as_str());
-        errors.push(FieldError::required(&field.child("requirements"), about));
-    }
+    let Some(resource) = resource else { return };
+    let path = spec.child("resourceAttributes");
+    selectors::check_fields(resource.field_selector.as_ref(), &path.child("fieldSelector"), errors);
+    selectors::check_labels(resource.label_selector.as_ref(), &path.child("labelSelector"), errors);
 }
 
 /// As messages show it: in upstream's internal form, whose fields have Go's names.
@@ -273,7 +265,8 @@ async fn ask(
     resource: Option<&ResourceAttributes>,
     path: Option<&NonResourceAttributes>,
 ) -> SubjectAccessReviewStatus {
-    let selector = resource.and_then(|asked| asked.field_selector.as_ref()).map(selector_text).unwrap_or_default();
+    let fields = selectors::fields(resource.and_then(|asked| asked.field_selector.as_ref()));
+    let labels = selectors::label_terms(resource.and_then(|asked| asked.label_selector.as_ref()));
     let mut attributes = Attributes::new(user);
     if let Some(asked) = resource {
         attributes = Attributes {
@@ -285,7 +278,8 @@ async fn ask(
             subresource: text(&asked.subresource),
             name: text(&asked.name),
             is_resource: true,
-            field_selector: &selector,
+            field_selector: &fields.text,
+            label_selector: &labels.text,
             ..attributes
         };
     } else if let Some(asked) = path {
@@ -296,23 +290,7 @@ async fn ask(
         allowed: verdict.decision == Decision::Allow,
         denied: (verdict.decision == Decision::Deny).then_some(true),
         reason: Some(verdict.reason).filter(|reason| !reason.is_empty()),
-        evaluation_error: None,
+        evaluation_error: Some([fields.error, labels.error].into_iter().flatten().collect::<Vec<_>>().join("; "))
+            .filter(|error| !error.is_empty()),
     }
-}
-
-/// Requirements that a query could state, as it would. Others only narrow the request and may be left out.
-fn selector_text(selector: &FieldSelectorAttributes) -> String {
-    let raw = text(&selector.raw_selector);
-    if !raw.is_empty() {
-        return raw.to_owned();
-    }
-    let terms = selector.requirements.iter().flatten().filter_map(|requirement| {
-        let [value] = requirement.values.as_deref()? else { return None };
-        match requirement.operator.as_str() {
-            "In" => Some(format!("{}={value}", requirement.key)),
-            "NotIn" => Some(format!("{}!={value}", requirement.key)),
-            _ => None,
-        }
-    });
-    terms.collect::<Vec<_>>().join(",")
 }

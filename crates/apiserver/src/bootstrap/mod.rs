@@ -12,6 +12,7 @@ mod flow_control;
 mod merge;
 pub mod policy;
 mod service_range;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::resources::flowcontrol::standard;
 use policy::Policy;
 
 pub use aggregation::Aggregation;
+pub use trust::{PublishedTrust, publish};
 
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 

@@ -188,6 +188,13 @@ impl ResourceCache {
         self.state.load().items.len()
     }
 
+    /// About how many bytes an object has: the mean of the first and the last by name. Good for estimates of work.
+    pub fn typical_size(&self) -> usize {
+        let state = self.state.load();
+        let size = |pair: Option<&(ObjectKey, Arc<Item>)>| pair.map_or(0, |(_, item)| item.object.raw().len());
+        (size(state.items.get_min()) + size(state.items.get_max())) / 2
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,8 +1,7 @@
-//! What is not about objects: discovery, OpenAPI, version, health, metrics.
+//! What is not about objects: discovery, OpenAPI, version, metrics; health and profiles stand in modules of their own.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
@@ -19,6 +18,7 @@ use crate::authz::reviews::REVIEWS;
 use crate::body::{self, Body};
 use crate::registry::{Index, Served};
 use crate::server_state::ServerState;
+use crate::{health, profile};
 
 /// The release whose API is served.
 pub const VERSION: &str = "v1.37.2";
@@ -88,8 +88,13 @@ pub async fn handle(context: &Context<'_>) -> Answer {
         }
         [] => Ok(paths(context)),
         ["version"] => Ok(version()),
-        ["metrics"] => Ok(metrics(context)),
-        ["healthz" | "livez" | "readyz", ..] => health(context, &parts).await,
+        ["metrics"] => Ok(metrics(context, false)),
+        ["metrics", "slis"] => Ok(metrics(context, true)),
+        ["healthz" | "livez" | "readyz", ..] => {
+            let answer = health::answer(context.server, &parts, context.parts.uri.query().unwrap_or("")).await;
+            Ok(answer.unwrap_or_else(super::nothing_there))
+        }
+        ["debug", "pprof", ref rest @ ..] => profile::answer(context.parts, rest).await,
         ["api" | "apis", ..] => discover(context, &parts),
         ["openapi", "v2"] => openapi_v2(context),
         ["openapi", "v3"] => openapi_v3(context, None),
@@ -228,15 +233,19 @@ fn architecture() -> &'static str {
     }
 }
 
-fn metrics(context: &Context<'_>) -> Response<Body> {
+/// The measurements, or the results of the health checks alone.
+fn metrics(context: &Context<'_>, checks: bool) -> Response<Body> {
     let server = context.server;
-    let (reading, writing) = server.flow_control.running();
-    server.metrics.set_inflight("readOnly", reading);
-    server.metrics.set_inflight("mutating", writing);
-    let mut response = body::text(StatusCode::OK, server.metrics.text());
-    let media_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, media_type);
-    response
+    let accept = context.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let open = accept.contains("application/openmetrics-text");
+    server.metrics.set_inflight(server.flow_control.running());
+    let text = if checks { server.metrics.checks_text(open) } else { server.metrics.text(open) };
+    let media_type = if open {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
+    body::typed(StatusCode::OK, body::full(text), HeaderValue::from_static(media_type))
 }
 
 fn paths(context: &Context<'_>) -> Response<Body> {
@@ -251,61 +260,20 @@ fn paths(context: &Context<'_>) -> Response<Body> {
         }
     }
     paths.extend(
-        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(String::from),
+        [
+            "/.well-known/openid-configuration",
+            "/debug/pprof",
+            "/metrics",
+            "/metrics/slis",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/version",
+        ]
+        .map(String::from),
     );
+    paths.extend(health::paths());
     paths.sort();
     paths.dedup();
     body::json(StatusCode::OK, json!({ "paths": paths }).to_string())
-}
-
-/// One health check by its name.
-async fn check(server: &ServerState, name: &str) -> Option<Result<(), &'static str>> {
-    let failed = |bad: bool| if bad { Err("not finished") } else { Ok(()) };
-    Some(match name {
-        "ping" => Ok(()),
-        "etcd" => server.registry.is_healthy().await.map_err(|_| "the store does not answer"),
-        "bootstrap" => failed(!server.ready.load(Ordering::Acquire)),
-        "shutdown" => failed(server.ending.load(Ordering::Acquire)),
-        _ => return None,
-    })
-}
-
-async fn health(context: &Context<'_>, parts: &[&str]) -> Answer {
-    let all: &[&str] = match parts[0] {
-        "readyz" => &["ping", "etcd", "bootstrap", "shutdown"],
-        _ => &["ping", "etcd"],
-    };
-    let query = context.parts.uri.query().unwrap_or("");
-    let excluded: Vec<_> =
-        form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == "exclude").map(|(_, value)| value).collect();
-    let single = parts.get(1).copied();
-    let (mut report, mut healthy) = (String::new(), true);
-    let names: Vec<&str> = all.iter().copied().filter(|name| single.is_none_or(|single| single == *name)).collect();
-    if names.is_empty() {
-        return Ok(super::nothing_there());
-    }
-    for name in names {
-        if excluded.iter().any(|one| one == name) {
-            report.push_str(&format!("[+]{name} excluded: ok\n"));
-            continue;
-        }
-        match check(context.server, name).await {
-            Some(Ok(())) | None => report.push_str(&format!("[+]{name} ok\n")),
-            Some(Err(why)) => {
-                healthy = false;
-                report.push_str(&format!("[-]{name} failed: {why}\n"));
-            }
-        }
-    }
-    let verbose = form_urlencoded::parse(query.as_bytes()).any(|(key, _)| key == "verbose");
-    let path = context.info.path.trim_start_matches('/');
-    if !healthy {
-        report.push_str(&format!("{path} check failed\n"));
-        return Ok(body::text(StatusCode::INTERNAL_SERVER_ERROR, report));
-    }
-    if verbose {
-        report.push_str(&format!("{path} check passed\n"));
-        return Ok(body::text(StatusCode::OK, report));
-    }
-    Ok(body::text(StatusCode::OK, "ok"))
 }

@@ -25,8 +25,9 @@ mod watch;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
 use xebec_api::object::Object;
 use xebec_api::status::StatusError;
@@ -41,6 +42,33 @@ use crate::server_state::ServerState;
 use render::{Renderer, RowObject};
 
 pub use meta::Documents;
+
+/// A request's body in JSON, for audit records; `None` if it is of a form that has none.
+pub fn recordable(server: &ServerState, info: &RequestInfo<'_>, headers: &HeaderMap, body: &Bytes) -> Option<Bytes> {
+    if decode::media_type(headers).ends_with("+json") {
+        return Some(body.clone());
+    }
+    let served = server.registry.index.find(info.group, info.version, info.resource);
+    let schema = served.filter(|_| info.subresource.is_empty()).and_then(|served| served.schema);
+    let json = decode::as_json(headers, body.clone(), schema).ok()?;
+    let served = served.filter(|_| info.subresource.is_empty() && info.verb != "delete" && info.verb != "patch");
+    let Some(resource) = served.map(|served| served.resource()) else { return Some(json) };
+    // A body may leave its type to the path; a record names it.
+    let rest = json.trim_ascii_start().strip_prefix(b"{").filter(|_| !names_kind(&json));
+    let Some(rest) = rest else { return Some(json) };
+    let comma = if rest.trim_ascii_start().starts_with(b"}") { "" } else { "," };
+    let head = format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\"{comma}", resource.kind, resource.api_version());
+    Some([head.as_bytes(), rest].concat().into())
+}
+
+fn names_kind(json: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        #[serde(rename = "kind")]
+        _kind: serde::de::IgnoredAny,
+    }
+    serde_json::from_slice::<Named>(json).is_ok()
+}
 
 /// One request on its way through a handler.
 pub struct Context<'a> {

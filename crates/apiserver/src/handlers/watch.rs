@@ -37,7 +37,7 @@ pub async fn watch(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
         renderer,
         seen: Vec::new(),
         first: true,
-        _open: context.server.metrics.watch_opened(served.resource()),
+        open: context.server.metrics.watch_opened(served.resource(), crate::metrics::scope(context.info)),
     };
     let lines = stream::unfold(Box::new(writer), |mut writer| async move {
         let line = writer.next().await?;
@@ -59,8 +59,8 @@ struct Writer {
     seen: Vec<Seen>,
     /// Nothing has been written yet.
     first: bool,
-    /// Counts this watch as long as it lives.
-    _open: crate::metrics::OpenWatch,
+    /// Counts this watch as long as it lives, and what it sends.
+    open: crate::metrics::OpenRequest,
 }
 
 impl Writer {
@@ -70,6 +70,7 @@ impl Writer {
         let mut out = Vec::new();
         match self.session.next(&mut self.seen).await? {
             Step::Initial(objects) => {
+                self.open.sent(objects.len());
                 for object in objects {
                     self.renderer.event(Change::Added, &object, self.first, &mut out);
                     self.first = false;
@@ -84,6 +85,7 @@ impl Writer {
     }
 
     fn changes(&mut self) -> Bytes {
+        self.open.sent(self.seen.len());
         if let [only] = &self.seen[..] {
             let plain = self.renderer.shown == crate::negotiation::Shown::Objects;
             let (form, stored) = (self.session.served.line_form(), &self.session.served.cache.resource);

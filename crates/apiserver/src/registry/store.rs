@@ -242,14 +242,20 @@ impl Registry {
             && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
             && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
             && !strategy.holds_deletion(&*object);
-        if bytes == item.object.raw() && !released {
+        let store_key = served.cache.store_key(key.0, key.1);
+        let unchanged = bytes == item.object.raw() && !released;
+        // Writing what is there already renews its encryption after a change of keys.
+        let renews = unchanged
+            && part == Part::Main
+            && !call.dry_run
+            && self.store.is_outdated(store_key.as_bytes()).await.map_err(store_error)?;
+        if unchanged && !renews {
             return Ok(Some(Outcome { object: item.object.clone(), created: false }));
         }
         if call.dry_run {
             return Ok(Some(Outcome { object: self.stored(served, bytes, item.object.revision())?, created: false }));
         }
         let revision = item.object.revision();
-        let store_key = served.cache.store_key(key.0, key.1);
         let txn =
             if released { Txn::delete(store_key, revision) } else { Txn::update(store_key, revision, bytes.clone()) };
         let txn = self.with_addresses(txn, (!released).then_some(&*object), Some(&*old));

@@ -57,6 +57,9 @@ impl Cluster {
             authorizer: Arc::new(Masters),
             token_issuer: None,
             audit: None,
+            anonymous: Default::default(),
+            limits: Default::default(),
+            store_metrics: None,
             node_tls,
             advertised: "127.0.0.1:6443".to_owned(),
         };

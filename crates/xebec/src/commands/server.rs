@@ -7,6 +7,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use xebec_base::{Shutdown, SystemClock};
 
+use super::access::AccessOptions;
 use super::control::{self, NetOptions};
 use crate::control_plane::{self, ControlPlane};
 use crate::data_dir::{self, DataDir};
@@ -26,12 +27,11 @@ pub struct Options {
     /// The port to serve HTTPS on; 0 takes a free one
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     pub secure_port: u16,
-    /// A CSV file of static tokens: token,user,uid,"group1,group2"
-    #[arg(long, value_name = "FILE")]
-    pub token_auth_file: Option<PathBuf>,
     /// Parts to leave out, for others to do their work
     #[arg(long, value_delimiter = ',', value_name = "PARTS")]
     pub disable: Vec<Part>,
+    #[command(flatten)]
+    pub access: AccessOptions,
     #[command(flatten)]
     pub net: NetOptions,
 }
@@ -50,7 +50,7 @@ impl Options {
             bind_address: self.bind_address,
             advertise_address: self.advertise_address,
             secure_port: self.secure_port,
-            token_auth_file: self.token_auth_file.clone(),
+            access: self.access.clone(),
             controllers: !self.disable.contains(&Part::Controllers),
             scheduler: !self.disable.contains(&Part::Scheduler),
             net: self.net.net(),

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderValue, Uri};
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::json;
+use xebec_pki::ServiceAccountKey;
 
 use super::*;
 use crate::registry::{Call, DeleteRequest};
@@ -30,7 +31,8 @@ async fn house() -> House {
     .await
     .unwrap();
     let settings = TokenSettings::default_for("10.1.2.3:6443");
-    House { accounts: ServiceAccounts::new(registry.clone(), &key, settings).unwrap(), registry, _folder: folder }
+    let keys = TokenKeys::new(SigningKey::of(&key).unwrap(), Vec::new());
+    House { accounts: ServiceAccounts::new(registry.clone(), keys, settings), registry, _folder: folder }
 }
 
 impl House {
@@ -110,6 +112,10 @@ async fn forged_and_foreign_tokens_are_refused() {
     let payload = other.split('.').nth(1).unwrap();
     parts[1] = payload;
     assert!(house.who(&parts.join(".")).await.unwrap_err().starts_with("the token cannot be verified"));
+    // Whose algorithm says that there is nothing to be verified.
+    let nothing = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, r#"{"alg":"none"}"#);
+    let unsigned = format!("{nothing}.{payload}.");
+    assert!(house.who(&unsigned).await.unwrap_err().starts_with("the token cannot be verified"));
     let another = self::house().await;
     let foreign = another.token(json!({})).await;
     assert!(house.who(&foreign).await.unwrap_err().starts_with("the token cannot be verified"));
@@ -179,4 +185,66 @@ async fn lives_are_told_and_bounded() {
     assert_eq!(times(claims.exp + LEEWAY), Ok(()));
     assert_eq!(times(claims.exp + LEEWAY + 1), Err("service account token has expired".to_owned()));
     assert_eq!(times(claims.nbf - LEEWAY - 1), Err("service account token is not valid yet".to_owned()));
+}
+
+/// The digest of the key's SubjectPublicKeyInfo, as upstream names it.
+const RSA_ID: &str = "JC5rAomWk3gJ2Mx3WxZTTQdHhO-M0v66sj5blAlEbNU";
+
+#[tokio::test]
+async fn keys_are_exchanged_without_cutting_anyone_off() {
+    let mut house = house().await;
+    let old = house.token(json!({})).await;
+    let own = ServiceAccountKey::load_or_create(house._folder.path(), "sa").unwrap();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/authn/service_account/testdata/rsa.pem");
+    let rsa = read_signing(&path).unwrap();
+    assert_eq!((rsa.public.id.as_str(), rsa.public.algorithm), (RSA_ID, jsonwebtoken::Algorithm::RS256));
+    assert_eq!(read_public(&path).unwrap()[0].id, RSA_ID);
+    let own_public = read_public(&house._folder.path().join("sa.pub")).unwrap();
+    assert_eq!(own_public[0].id, own.key_id());
+    house.accounts.keys = TokenKeys::new(rsa, own_public);
+    let new = house.token(json!({})).await;
+    assert_eq!(jsonwebtoken::decode_header(&new).unwrap().kid.as_deref(), Some(RSA_ID));
+    for token in [&old, &new] {
+        assert_eq!(house.who(token).await.unwrap().unwrap().name, "system:serviceaccount:ns:robot");
+    }
+    let keys = house.accounts.key_set();
+    let shown: Vec<&str> = keys["keys"].as_array().unwrap().iter().filter_map(|key| key["kty"].as_str()).collect();
+    assert_eq!(shown, ["RSA", "EC"]);
+    assert_eq!(keys["keys"][0]["e"], "AQAB");
+    let algorithms = &house.accounts.configuration()["id_token_signing_alg_values_supported"];
+    assert_eq!(*algorithms, json!(["ES256", "RS256"]));
+    house.accounts.settings.issuers.insert(0, "https://new.example".to_owned());
+    let renamed = house.token(json!({"audiences": ["https://kubernetes.default.svc.cluster.local"]})).await;
+    for token in [&old, &renamed] {
+        assert!(house.who(token).await.unwrap().is_some(), "both issuers are believed");
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_the_older_form_lives_in_its_secret() {
+    let house = house().await;
+    let uid = house.registry.get::<ServiceAccount>("ns", "robot").unwrap().metadata.uid.clone().unwrap();
+    let key = &house.accounts.keys.signing;
+    let claims = |name: &str| {
+        json!({
+            "iss": LEGACY_ISSUER, "sub": format!("system:serviceaccount:ns:{name}"),
+            "kubernetes.io/serviceaccount/namespace": "ns", "kubernetes.io/serviceaccount/secret.name": "robot-token",
+            "kubernetes.io/serviceaccount/service-account.name": "robot",
+            "kubernetes.io/serviceaccount/service-account.uid": uid
+        })
+    };
+    let sign = |name| jsonwebtoken::encode(&Header::new(key.public.algorithm), &claims(name), &key.encoding).unwrap();
+    let token = sign("robot");
+    assert!(house.who(&token).await.unwrap_err().contains("invalidated"), "there is no Secret yet");
+    let secret = json!({
+        "metadata": {
+            "name": "robot-token", "namespace": "ns", "annotations": {"kubernetes.io/service-account.name": "robot"}
+        },
+        "type": "kubernetes.io/service-account-token", "stringData": {"token": token}
+    });
+    create::<Secret>(&house.registry, secret).await.unwrap();
+    assert_eq!(house.who(&token).await.unwrap().unwrap().name, "system:serviceaccount:ns:robot");
+    assert!(house.who(&sign("other")).await.is_err());
+    house.delete::<Secret>("robot-token").await;
+    assert!(house.who(&token).await.unwrap_err().contains("invalidated"));
 }

@@ -133,7 +133,7 @@ impl Wiring {
 
 /// Runs a controller until shutdown: waits for its caches, then works its queue.
 pub async fn run<C: Controller>(controller: Arc<C>, context: Context) {
-    let queue = WorkQueue::new(context.clock.clone());
+    let queue = WorkQueue::named(controller.name(), context.clock.clone());
     let wiring = Wiring { informers: context.informers.clone(), queue: queue.clone() };
     controller.wire(&wiring);
     context.informers.synced().await;

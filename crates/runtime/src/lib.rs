@@ -10,6 +10,7 @@ pub mod events;
 pub mod expectations;
 pub mod informer;
 pub mod queue;
+pub mod queue_metrics;
 
 pub use controller::{Context, Controller, Plan, ReconcileError, Wiring, run};
 pub use events::{EventRecorder, reference};

@@ -6,11 +6,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use xebec_base::{Backoff, SharedClock};
+
+use crate::queue_metrics::QueueStats;
 
 /// Upstream's per-item limits: 5 ms doubling up to 1000 s.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_secs(1000));
@@ -32,32 +35,46 @@ struct Shared<T> {
 }
 
 struct State<T> {
-    ready: VecDeque<T>,
+    /// With the time since which they wait.
+    ready: VecDeque<(T, Duration)>,
     /// Waiting in `ready`, or changed again while worked on.
     dirty: HashSet<T>,
-    working: HashSet<T>,
+    /// With the time since which they are worked on.
+    working: HashMap<T, Duration>,
     delayed: BTreeMap<(Duration, u64), T>,
     due: HashMap<T, (Duration, u64)>,
     failures: HashMap<T, u32>,
     sequence: u64,
+    stats: Option<Arc<QueueStats>>,
 }
 
 impl<T: Hash + Eq + Clone> WorkQueue<T> {
     pub fn new(clock: SharedClock) -> Self {
+        Self::with(clock, None)
+    }
+
+    /// A queue that the process's metrics show under this name.
+    pub fn named(name: &str, clock: SharedClock) -> Self {
+        Self::with(clock, Some(QueueStats::of(name)))
+    }
+
+    fn with(clock: SharedClock, stats: Option<Arc<QueueStats>>) -> Self {
         let state = State {
             ready: VecDeque::new(),
             dirty: HashSet::new(),
-            working: HashSet::new(),
+            working: HashMap::new(),
             delayed: BTreeMap::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
             sequence: 0,
+            stats,
         };
         WorkQueue { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), clock }) }
     }
 
     pub fn add(&self, key: T) {
-        self.shared.state.lock().add(key);
+        let now = self.shared.clock.elapsed();
+        self.shared.state.lock().add(key, now);
         self.shared.changed.notify_one();
     }
 
@@ -77,7 +94,9 @@ impl<T: Hash + Eq + Clone> WorkQueue<T> {
             let mut state = self.shared.state.lock();
             let failures = state.failures.entry(key.clone()).or_default();
             *failures += 1;
-            *failures - 1
+            let failures = *failures - 1;
+            state.count(|stats| stats.retries.fetch_add(1, Ordering::Relaxed));
+            failures
         };
         self.add_after(key, RETRY.delay_after(failures));
     }
@@ -95,7 +114,7 @@ impl<T: Hash + Eq + Clone> WorkQueue<T> {
                 let mut state = self.shared.state.lock();
                 let now = self.shared.clock.elapsed();
                 state.promote(now);
-                if let Some(key) = state.take() {
+                if let Some(key) = state.take(now) {
                     if !state.ready.is_empty() {
                         self.shared.changed.notify_one();
                     }
@@ -115,10 +134,13 @@ impl<T: Hash + Eq + Clone> WorkQueue<T> {
 
     /// Work on the key ended; if it was added meanwhile it is ready again.
     pub fn done(&self, key: &T) {
+        let now = self.shared.clock.elapsed();
         let mut state = self.shared.state.lock();
-        state.working.remove(key);
+        if let Some(began) = state.working.remove(key) {
+            state.count(|stats| stats.worked.observe(now.saturating_sub(began)));
+        }
         if state.dirty.contains(key) {
-            state.ready.push_back(key.clone());
+            state.push(key.clone(), now);
             drop(state);
             self.shared.changed.notify_one();
         }
@@ -134,9 +156,24 @@ impl<T: Hash + Eq + Clone> WorkQueue<T> {
 }
 
 impl<T: Hash + Eq + Clone> State<T> {
-    fn add(&mut self, key: T) {
-        if self.dirty.insert(key.clone()) && !self.working.contains(&key) {
-            self.ready.push_back(key);
+    fn add(&mut self, key: T, now: Duration) {
+        if !self.dirty.insert(key.clone()) {
+            return;
+        }
+        self.count(|stats| stats.adds.fetch_add(1, Ordering::Relaxed));
+        if !self.working.contains_key(&key) {
+            self.push(key, now);
+        }
+    }
+
+    fn push(&mut self, key: T, now: Duration) {
+        self.count(|stats| stats.depth.fetch_add(1, Ordering::Relaxed));
+        self.ready.push_back((key, now));
+    }
+
+    fn count<R>(&self, change: impl FnOnce(&QueueStats) -> R) {
+        if let Some(stats) = &self.stats {
+            change(stats);
         }
     }
 
@@ -159,14 +196,18 @@ impl<T: Hash + Eq + Clone> State<T> {
             }
             let key = entry.remove();
             self.due.remove(&key);
-            self.add(key);
+            self.add(key, now);
         }
     }
 
-    fn take(&mut self) -> Option<T> {
-        let key = self.ready.pop_front()?;
+    fn take(&mut self, now: Duration) -> Option<T> {
+        let (key, since) = self.ready.pop_front()?;
+        self.count(|stats| {
+            stats.depth.fetch_sub(1, Ordering::Relaxed);
+            stats.waited.observe(now.saturating_sub(since));
+        });
         self.dirty.remove(&key);
-        self.working.insert(key.clone());
+        self.working.insert(key.clone(), now);
         Some(key)
     }
 }

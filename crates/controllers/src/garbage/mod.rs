@@ -39,7 +39,7 @@ struct Collector {
 /// Collects until shutdown.
 pub async fn run(context: Context) {
     let context = Context { client: context.client.named(NAME), ..context };
-    let queue = WorkQueue::new(context.clock.clone());
+    let queue = WorkQueue::named(NAME, context.clock.clone());
     let collector = Arc::new(Collector { context: context.clone(), graph: Mutex::default(), queue });
     context.shutdown.clone().spawn(async move {
         collector.follow().await;

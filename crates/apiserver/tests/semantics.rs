@@ -295,11 +295,42 @@ async fn answers_come_in_the_form_that_is_accepted() {
     expect(&cluster.send("POST", reviews, &table, review).await, 406, "Available representations");
     let version = cluster.get("/version").await.body;
     assert_eq!((&version["minor"], &version["gitVersion"]), (&json!("37"), &json!("v1.37.2")));
-    assert_eq!(cluster.get("/livez?verbose").await.body, "[+]ping ok\n[+]etcd ok\nlivez check passed\n");
     expect(&cluster.get("/api/v1/nonsense").await, 404, "the server could not find the requested resource");
     let resources = cluster.get("/api/v1").await.body;
     let pods = resources["resources"].as_array().unwrap().iter().find(|one| one["name"] == "pods").unwrap();
     assert_eq!(pods["shortNames"], json!(["po"]));
+}
+
+#[tokio::test]
+async fn health_is_told_check_by_check() {
+    let cluster = Cluster::start().await;
+    let told = async |path: &str| {
+        let answer = cluster.get(path).await;
+        (answer.code.as_u16(), answer.body.as_str().unwrap_or_default().to_owned())
+    };
+    let (code, text) = told("/readyz").await;
+    assert!(code == 500 && text.contains("[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\n"), "{text}");
+    assert!(text.ends_with("\nreadyz check failed\n"), "{text}");
+    assert_eq!(
+        told("/livez/poststarthook/rbac/bootstrap-roles").await,
+        (500, "internal server error: not finished\n".into())
+    );
+    cluster.api.state.ready.store(true, std::sync::atomic::Ordering::Release);
+    for path in ["/healthz", "/livez", "/readyz", "/readyz/etcd", "/livez/poststarthook/rbac/bootstrap-roles"] {
+        assert_eq!(told(path).await, (200, "ok".to_owned()), "{path}");
+    }
+    let (code, text) = told("/livez?verbose&exclude=etcd&exclude=strange").await;
+    let begin = "[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\n";
+    let end = "warn: some health checks cannot be excluded: no matches for \"strange\"\nlivez check passed\n";
+    assert!(code == 200 && text.starts_with(begin) && text.ends_with(end), "{text}");
+    assert_eq!(told("/livez/shutdown").await.0, 404, "asked for by readyz alone");
+    cluster.api.state.ending.store(true, std::sync::atomic::Ordering::Release);
+    assert_eq!(told("/livez").await.0, 200);
+    let (code, text) = told("/readyz?exclude=shutdown").await;
+    assert_eq!((code, &*text), (200, "ok"));
+    assert!(told("/readyz").await.1.contains("[-]shutdown failed"));
+    let slis = told("/metrics/slis").await.1;
+    assert!(slis.contains("kubernetes_healthcheck{name=\"shutdown\",type=\"readyz\"} 0\n"), "{slis}");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Who may do what, put together from the flags: authenticators, policies, the audit log, encryption, and the files behind
 //! them that are read anew when they change.
 
+pub mod options;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use xebec_base::{Chain, SharedClock, Shutdown};
 use xebec_pki::{ClientTrust, Identity, RotatingIdentity, ServiceAccountKey};
 use xebec_store::Store;
 
-use crate::commands::access::{AccessOptions, AuditOptions, OidcOptions, RequestHeaderOptions};
+use options::{AccessOptions, AuditOptions, OidcOptions, RequestHeaderOptions};
 
 /// Between looks at the files: an exchanged certificate is in use within that time, and nobody waits for it.
 const LOOK: Duration = Duration::from_secs(10);
@@ -310,4 +312,52 @@ pub fn audit(options: &AuditOptions, clock: &SharedClock) -> anyhow::Result<Opti
     let file = LogFile::open(path, rotation, clock.clone());
     let file = file.with_context(|| format!("cannot open the audit log {}", path.display()))?;
     Ok(Some(Audit::new(Policy::read(policy)?, vec![Arc::new(file)], clock.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use jiff::Timestamp;
+    use xebec_base::SimulatedClock;
+
+    use super::*;
+
+    /// A file that changes is read once; one that cannot be used is told of and tried again when it changes again.
+    #[tokio::test]
+    async fn files_are_read_when_they_have_changed() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "0").unwrap();
+        let clock = SimulatedClock::starting_at(Timestamp::UNIX_EPOCH);
+        let (tries, value) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let shutdown = Shutdown::new();
+        let mut reloads = Reloads::default();
+        let (counted, kept, file) = (tries.clone(), value.clone(), path.clone());
+        reloads.add(&[&path], move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            kept.store(text(&file)?.parse()?, Ordering::Relaxed);
+            Ok(())
+        });
+        reloads.start(clock.clone(), &shutdown);
+        let look = async || {
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            clock.advance(LOOK);
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            (tries.load(Ordering::Relaxed), value.load(Ordering::Relaxed))
+        };
+        assert_eq!(look().await, (0, 0));
+        std::fs::write(&path, "17").unwrap();
+        assert_eq!(look().await, (1, 17));
+        assert_eq!(look().await, (1, 17));
+        std::fs::write(&path, "nonsense").unwrap();
+        assert_eq!(look().await, (2, 17));
+        std::fs::write(&path, "5").unwrap();
+        assert_eq!(look().await, (3, 5));
+        shutdown.trigger();
+    }
 }

@@ -19,8 +19,8 @@ use xebec_pki::{Authority, ClientTrust, Identity, Profile, RotatingIdentity, Ser
 use xebec_runtime::{EventRecorder, Informers};
 use xebec_store::{Embedded, EmbeddedOptions, Store};
 
+use crate::access::options::AccessOptions;
 use crate::access::{self, Reloads};
-use crate::commands::access::AccessOptions;
 use crate::commands::agent::serving_profile;
 use crate::data_dir::DataDir;
 use crate::in_process::InProcess;

@@ -3,7 +3,7 @@
 //! A store around another one; what the cache follows is counted as events.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -70,10 +70,13 @@ struct Series {
     errors: Counter,
 }
 
-/// The series of one resource.
+/// The series of one resource. They come into being with the first thing that they count, as elsewhere.
 struct ResourceSeries {
-    operations: [Series; OPERATIONS.len()],
-    events: Counter,
+    metrics: StoreMetrics,
+    group: String,
+    resource: String,
+    operations: [OnceLock<Series>; OPERATIONS.len()],
+    events: OnceLock<Counter>,
 }
 
 pub struct MeasuredStore {
@@ -99,28 +102,38 @@ impl MeasuredStore {
     }
 
     fn done<T>(&self, operation: &'static str, key: &[u8], began: Instant, result: &Result<T>) {
-        let series = &self.known.of(key).operations;
-        let place = OPERATIONS.iter().position(|one| *one == operation).unwrap_or(0);
-        series[place].duration.observe(began.elapsed().as_secs_f64());
-        series[place].requests.inc();
+        let series = self.known.of(key).operation(operation);
+        series.duration.observe(began.elapsed().as_secs_f64());
+        series.requests.inc();
         if result.is_err() {
-            series[place].errors.inc();
+            series.errors.inc();
         }
     }
 }
 
 impl ResourceSeries {
     fn new(metrics: &StoreMetrics, group: &str, resource: &str) -> Self {
-        let operations = OPERATIONS.map(|operation| {
-            let labels = OperationLabels { operation, group: group.to_owned(), resource: resource.to_owned() };
+        let (metrics, group, resource) = (metrics.clone(), group.to_owned(), resource.to_owned());
+        ResourceSeries { metrics, group, resource, operations: Default::default(), events: OnceLock::new() }
+    }
+
+    fn operation(&self, operation: &'static str) -> &Series {
+        let place = OPERATIONS.iter().position(|one| *one == operation).unwrap_or(0);
+        self.operations[place].get_or_init(|| {
+            let labels = OperationLabels { operation, group: self.group.clone(), resource: self.resource.clone() };
             Series {
-                duration: metrics.durations.get_or_create(&labels).clone(),
-                requests: metrics.requests.get_or_create(&labels).clone(),
-                errors: metrics.errors.get_or_create(&labels).clone(),
+                duration: self.metrics.durations.get_or_create(&labels).clone(),
+                requests: self.metrics.requests.get_or_create(&labels).clone(),
+                errors: self.metrics.errors.get_or_create(&labels).clone(),
             }
-        });
-        let labels = ResourceLabels { group: group.to_owned(), resource: resource.to_owned() };
-        ResourceSeries { operations, events: metrics.events.get_or_create(&labels).clone() }
+        })
+    }
+
+    fn events(&self) -> &Counter {
+        self.events.get_or_init(|| {
+            let labels = ResourceLabels { group: self.group.clone(), resource: self.resource.clone() };
+            self.metrics.events.get_or_create(&labels).clone()
+        })
     }
 }
 
@@ -179,7 +192,7 @@ impl Store for MeasuredStore {
         let (stream, known) = (self.inner.watch(request).await?, self.known.clone());
         Ok(WatchStream::new(stream.inspect(move |batch| {
             for event in batch.iter().flat_map(|batch| &batch.events) {
-                known.of(&event.kv.key).events.inc();
+                known.of(&event.kv.key).events().inc();
             }
         })))
     }
@@ -198,5 +211,41 @@ impl Store for MeasuredStore {
 
     async fn close(&self) -> Result<()> {
         self.inner.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+    use xebec_store::Memory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn operations_are_counted_by_what_they_do() {
+        let metrics = StoreMetrics::default();
+        let rows = crate::resources::rows();
+        let store = MeasuredStore::new(Arc::new(Memory::default()), &metrics, &rows);
+        let key = "/registry/secrets/a/b";
+        store.txn(Txn::create(key, "x")).await.unwrap();
+        let revision = store.get(key.as_bytes(), None).await.unwrap().revision;
+        store.txn(Txn::update(key, revision, "y")).await.unwrap();
+        store.range(Range::prefix("/registry/secrets/")).await.unwrap();
+        assert!(store.range(Range::prefix("/registry/secrets/").at(9_999)).await.is_err());
+        store.txn(Txn::delete(key, revision + 1)).await.unwrap();
+        let mut collectors = Collectors::default();
+        metrics.register(&mut collectors);
+        let mut text = String::new();
+        encode(&mut text, &collectors).unwrap();
+        for (operation, count) in [("create", 1), ("get", 1), ("update", 1), ("list", 2), ("delete", 1)] {
+            let labels = format!("{{operation=\"{operation}\",group=\"\",resource=\"secrets\"}}");
+            for family in ["etcd_requests_total", "etcd_request_duration_seconds_count"] {
+                let line = format!("{family}{labels} {count}");
+                assert!(text.lines().any(|one| one == line), "{line} is not in {text}");
+            }
+        }
+        let failed = "etcd_request_errors_total{operation=\"list\",group=\"\",resource=\"secrets\"} 1";
+        assert!(text.lines().any(|one| one == failed), "{text}");
+        assert!(!text.contains("configmaps"), "what nobody asked for is not shown");
     }
 }

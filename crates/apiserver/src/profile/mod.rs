@@ -98,6 +98,8 @@ async fn processor(time: Duration) -> Result<Profile, StatusError> {
     tokio::time::sleep(time).await;
     let made = tokio::task::spawn_blocking(move || {
         let report = guard.report().build()?;
+        // The symbols of the whole program are several times its size; the next profile reads them again.
+        backtrace::clear_symbol_cache();
         let period = 1_000_000_000 / i64::from(FREQUENCY);
         let samples = report.data.iter().map(|(stack, count)| {
             let frames = stack.frames.iter().flatten().map(|symbol| Frame {

@@ -1,6 +1,5 @@
 //! The command line of the binary: the server's verbs here, kubectl's in `xebec-cli`.
 
-pub mod access;
 pub mod agent;
 pub mod control;
 pub mod down;

@@ -7,8 +7,8 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use xebec_base::{Shutdown, SystemClock};
 
-use super::access::AccessOptions;
 use super::control::{self, NetOptions};
+use crate::access::options::AccessOptions;
 use crate::control_plane::{self, ControlPlane};
 use crate::data_dir::{self, DataDir};
 

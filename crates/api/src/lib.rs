@@ -7,6 +7,7 @@
 
 pub mod discovery;
 pub mod field;
+pub mod fields;
 pub mod node;
 pub mod object;
 pub mod openapi;

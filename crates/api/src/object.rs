@@ -6,7 +6,9 @@
 //! An object read over HTTP has them in its bytes already. An `Object` is immutable; everything holds `Arc<Object>`.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -99,9 +101,18 @@ pub struct Object {
     raw: Bytes,
     /// Where `"resourceVersion":"N",` goes; `None` when the bytes came over the wire and have it.
     splice: Option<u32>,
+    managed: Option<ManagedAt>,
     revision: u64,
     meta: Meta,
     typed: OnceLock<Typed>,
+}
+
+/// Where the bytes hold `metadata.managedFields`.
+struct ManagedAt {
+    /// The list itself.
+    list: Range<usize>,
+    /// With its name and a comma: without it the rest is the same object.
+    field: Range<usize>,
 }
 
 #[derive(Deserialize)]
@@ -112,7 +123,9 @@ struct Envelope<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ParsedMeta {
+struct ParsedMeta<'a> {
+    #[serde(default, borrow)]
+    managed_fields: Option<&'a RawValue>,
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -133,7 +146,7 @@ struct ParsedMeta {
     owner_references: Option<Vec<Owner>>,
 }
 
-impl ParsedMeta {
+impl ParsedMeta<'_> {
     fn into_meta(self) -> Meta {
         Meta {
             key: ObjectKey::new(self.namespace.unwrap_or_default(), self.name.unwrap_or_default()),
@@ -152,14 +165,18 @@ impl Object {
     pub fn from_store(raw: Bytes, revision: u64) -> Result<Object, DecodeError> {
         let (parsed, metadata_at) = parse(&raw)?;
         let splice = Some(metadata_at as u32 + 1);
-        Ok(Object { raw, splice, revision, meta: parsed.into_meta(), typed: OnceLock::new() })
+        let managed = ManagedAt::find(&raw, &parsed);
+        let meta = parsed.into_meta();
+        Ok(Object { raw, splice, managed, revision, meta, typed: OnceLock::new() })
     }
 
     /// Reads bytes as an API server sends them. `resourceVersion` becomes the revision; one that is no number becomes 0.
     pub fn from_wire(raw: Bytes) -> Result<Object, DecodeError> {
         let (mut parsed, _) = parse(&raw)?;
         let revision = parsed.resource_version.take().and_then(|rv| rv.parse().ok()).unwrap_or(0);
-        Ok(Object { raw, splice: None, revision, meta: parsed.into_meta(), typed: OnceLock::new() })
+        let managed = ManagedAt::find(&raw, &parsed);
+        let meta = parsed.into_meta();
+        Ok(Object { raw, splice: None, managed, revision, meta, typed: OnceLock::new() })
     }
 
     /// An object of a typed value, as tests and local caches make it.
@@ -194,6 +211,20 @@ impl Object {
     /// The bytes as held, without what [`Object::write_item`] splices in.
     pub fn raw(&self) -> &Bytes {
         &self.raw
+    }
+
+    /// The JSON text of `metadata.managedFields`.
+    pub fn managed_fields(&self) -> Option<&str> {
+        let list = self.managed.as_ref()?.list.clone();
+        std::str::from_utf8(&self.raw[list]).ok()
+    }
+
+    /// The bytes without `metadata.managedFields`, which is about the fields and none of them.
+    pub fn plain(&self) -> Cow<'_, [u8]> {
+        match &self.managed {
+            None => Cow::Borrowed(&self.raw),
+            Some(at) => Cow::Owned([&self.raw[..at.field.start], &self.raw[at.field.end..]].concat()),
+        }
     }
 
     /// Appends the object as an item of a list: with `resourceVersion`, without `kind` and `apiVersion`.
@@ -245,7 +276,17 @@ impl Object {
         Ok(value)
     }
 
-    /// The object as its Rust type, decoded on first use and shared from then on.
+    /// The tree of [`Object::value`] without `metadata.managedFields`.
+    pub fn plain_value(&self) -> Result<Value, DecodeError> {
+        let mut value: Value = serde_json::from_slice(&self.plain()).map_err(|e| self.decode_error(e))?;
+        if self.splice.is_some() {
+            value["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
+        }
+        Ok(value)
+    }
+
+    /// The object as its Rust type, decoded on first use and shared from then on. It has no `managed_fields`: whoever reads
+    /// typed objects has no use for them, and they would double the cost.
     pub fn typed<K: Kind>(&self) -> Result<Arc<K>, DecodeError> {
         if let Some(shared) = self.typed.get() {
             if let Ok(typed) = shared.clone().downcast::<K>() {
@@ -259,7 +300,7 @@ impl Object {
     }
 
     fn decode<K: Kind>(&self) -> Result<K, DecodeError> {
-        let mut typed: K = serde_json::from_slice(&self.raw).map_err(|e| self.decode_error(e))?;
+        let mut typed: K = serde_json::from_slice(&self.plain()).map_err(|e| self.decode_error(e))?;
         if self.splice.is_some() {
             typed.metadata_mut().resource_version = Some(self.revision.to_string());
         }
@@ -271,7 +312,36 @@ impl Object {
     }
 }
 
-fn parse(raw: &Bytes) -> Result<(ParsedMeta, usize), DecodeError> {
+impl ManagedAt {
+    fn find(raw: &[u8], parsed: &ParsedMeta<'_>) -> Option<ManagedAt> {
+        const NAME: &[u8] = b"\"managedFields\":";
+        let text = parsed.managed_fields?.get();
+        let start = text.as_ptr() as usize - raw.as_ptr() as usize;
+        let list = start..start + text.len();
+        let name = raw[..list.start].ends_with(NAME).then(|| list.start - NAME.len())?;
+        let field = match (raw[name - 1], raw[list.end]) {
+            (_, b',') => name..list.end + 1,
+            (b',', _) => name - 1..list.end,
+            _ => name..list.end,
+        };
+        Some(ManagedAt { list, field })
+    }
+}
+
+/// The stored bytes of an object with the JSON text of its `metadata.managedFields`, in an allocation of exactly their size.
+pub fn with_managed_fields(plain: Vec<u8>, managed: &str) -> Bytes {
+    let at = serde_json::from_slice::<Envelope<'_>>(&plain)
+        .map(|envelope| envelope.metadata.get().as_ptr() as usize - plain.as_ptr() as usize + 1);
+    let at = match at {
+        Ok(at) if !managed.is_empty() => at,
+        _ => return Bytes::from(plain.into_boxed_slice()),
+    };
+    let comma: &[u8] = if plain[at] == b'}' { b"" } else { b"," };
+    let pieces = [&plain[..at], b"\"managedFields\":", managed.as_bytes(), comma, &plain[at..]];
+    Bytes::from(pieces.concat().into_boxed_slice())
+}
+
+fn parse(raw: &Bytes) -> Result<(ParsedMeta<'_>, usize), DecodeError> {
     let error = |source| DecodeError { what: "object metadata".to_owned(), source };
     let envelope: Envelope<'_> = serde_json::from_slice(raw).map_err(error)?;
     let text = envelope.metadata.get();
@@ -313,6 +383,22 @@ mod tests {
         let second = object.typed::<ConfigMap>().unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(first.metadata.resource_version.as_deref(), Some("42"));
+    }
+
+    #[test]
+    fn managed_fields_are_beside_the_object() {
+        let check = |raw: &'static str| {
+            let object = Object::from_wire(Bytes::from_static(raw.as_bytes())).unwrap();
+            assert_eq!(object.managed_fields(), Some("[{}]"), "{raw}");
+            let plain = r#"{"metadata":{"name":"a"},"data":{}}"#;
+            assert_eq!(object.plain(), plain.as_bytes(), "{raw}");
+            assert_eq!(object.typed::<ConfigMap>().unwrap().metadata.managed_fields, None);
+            let again = with_managed_fields(plain.as_bytes().to_vec(), "[{}]");
+            assert_eq!(again, r#"{"metadata":{"managedFields":[{}],"name":"a"},"data":{}}"#);
+        };
+        check(r#"{"metadata":{"managedFields":[{}],"name":"a"},"data":{}}"#);
+        check(r#"{"metadata":{"name":"a","managedFields":[{}]},"data":{}}"#);
+        assert_eq!(with_managed_fields(STORED.into(), ""), STORED);
     }
 
     #[test]

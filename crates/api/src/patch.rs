@@ -11,6 +11,8 @@ mod strategic;
 
 use serde_json::Value;
 
+pub(crate) use strategic::go_format;
+
 use crate::schema::{DecodeError, Type, parse_json};
 
 /// How many operations one JSON patch may have, as upstream.
@@ -107,6 +109,17 @@ impl Patch {
             (Body::Strategic(_), None) => {
                 Err(PatchError::BadRequest("strategic merge patch format is not supported".into()))
             }
+        }
+    }
+
+    /// Whether the outcome depends on the `metadata.managedFields` there are, which other patches only ever replace.
+    pub fn reads_owners(&self) -> bool {
+        const OWNERS: &str = "/metadata/managedFields";
+        match &self.0 {
+            Body::Json(operations) => {
+                operations.iter().flat_map(json::Operation::paths).any(|path| OWNERS.starts_with(path) || path.starts_with(OWNERS))
+            }
+            Body::Merge(_) | Body::Strategic(_) => false,
         }
     }
 

@@ -19,6 +19,35 @@ pub enum FieldValidation {
     Strict,
 }
 
+/// A request that writes, which has options of its own kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    Create,
+    Update,
+    Patch,
+    Apply,
+}
+
+impl Write {
+    fn kind(self) -> &'static str {
+        match self {
+            Write::Create => "CreateOptions",
+            Write::Update => "UpdateOptions",
+            Write::Patch | Write::Apply => "PatchOptions",
+        }
+    }
+}
+
+/// The checked options of a request that writes.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub validation: FieldValidation,
+}
+
+/// Upstream's limit for the name of a manager, in bytes.
+const MAX_FIELD_MANAGER: usize = 128;
+
 /// Every parameter that a handler may ask for.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -36,6 +65,8 @@ pub struct Options {
     pub pretty: bool,
     pub dry_run: Vec<String>,
     pub field_validation: String,
+    pub field_manager: String,
+    pub force: Option<bool>,
     pub grace_period_seconds: Option<i64>,
     pub propagation_policy: Option<String>,
     pub orphan_dependents: Option<bool>,
@@ -69,6 +100,8 @@ impl Options {
             "pretty" => self.pretty = truth(&value),
             "dryRun" => self.dry_run.push(value.into_owned()),
             "fieldValidation" => self.field_validation = value.into_owned(),
+            "fieldManager" => self.field_manager = value.into_owned(),
+            "force" => self.force = Some(truth(&value)),
             "gracePeriodSeconds" => self.grace_period_seconds = number(&value)?,
             "propagationPolicy" => self.propagation_policy = Some(value.into_owned()).filter(|text| !text.is_empty()),
             "orphanDependents" => self.orphan_dependents = Some(truth(&value)),
@@ -87,22 +120,52 @@ impl Options {
 
     /// Whether nothing is to be stored.
     pub fn is_dry_run(&self, kind: &'static str) -> Result<bool, StatusError> {
-        if self.dry_run.iter().all(|one| one == "All") {
-            return Ok(!self.dry_run.is_empty());
-        }
-        let error = FieldError::not_supported(&Path::new("dryRun"), serde_json::json!(self.dry_run), &["All"]);
-        Err(invalid(kind, vec![error]))
+        let mut errors = FieldErrors::new();
+        let dry_run = self.check_dry_run(&mut errors);
+        if errors.is_empty() { Ok(dry_run) } else { Err(invalid(kind, errors)) }
     }
 
     pub fn field_validation(&self, kind: &'static str) -> Result<FieldValidation, StatusError> {
+        let mut errors = FieldErrors::new();
+        let validation = self.check_field_validation(&mut errors);
+        if errors.is_empty() { Ok(validation) } else { Err(invalid(kind, errors)) }
+    }
+
+    /// The options of a request that creates or changes an object.
+    pub fn write(&self, verb: Write) -> Result<WriteOptions, StatusError> {
+        let mut errors = FieldErrors::new();
+        let path = Path::new("fieldManager");
+        match verb {
+            Write::Apply if self.field_manager.is_empty() => {
+                errors.push(FieldError::required(&path, "is required for apply patch"));
+            }
+            Write::Patch if self.force.is_some() => {
+                errors.push(FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch"));
+            }
+            _ => {}
+        }
+        field_manager(&mut errors, &path, &self.field_manager);
+        let dry_run = self.check_dry_run(&mut errors);
+        let validation = self.check_field_validation(&mut errors);
+        if errors.is_empty() { Ok(WriteOptions { dry_run, validation }) } else { Err(invalid(verb.kind(), errors)) }
+    }
+
+    fn check_dry_run(&self, errors: &mut FieldErrors) -> bool {
+        if !self.dry_run.iter().all(|one| one == "All") {
+            errors.push(FieldError::not_supported(&Path::new("dryRun"), serde_json::json!(self.dry_run), &["All"]));
+        }
+        !self.dry_run.is_empty()
+    }
+
+    fn check_field_validation(&self, errors: &mut FieldErrors) -> FieldValidation {
         match self.field_validation.as_str() {
-            "" | "Warn" => Ok(FieldValidation::Warn),
-            "Ignore" => Ok(FieldValidation::Ignore),
-            "Strict" => Ok(FieldValidation::Strict),
+            "" | "Warn" => FieldValidation::Warn,
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
             other => {
                 let path = Path::new("fieldValidation");
-                let error = FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]);
-                Err(invalid(kind, vec![error]))
+                errors.push(FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]));
+                FieldValidation::Warn
             }
         }
     }
@@ -168,6 +231,39 @@ impl Options {
 /// The refusal of options.
 pub fn invalid(kind: &'static str, errors: FieldErrors) -> StatusError {
     StatusError::invalid(&ResourceType::new("meta.k8s.io", "v1", kind, "", false), "", errors)
+}
+
+/// What is wrong with the name of a manager.
+pub fn field_manager(errors: &mut FieldErrors, path: &Path, name: &str) {
+    if name.len() > MAX_FIELD_MANAGER {
+        errors.push(FieldError::too_long(path, MAX_FIELD_MANAGER));
+    }
+    for (at, c) in name.char_indices().filter(|(_, c)| !is_print(*c)) {
+        let about = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        errors.push(FieldError::invalid(path, name, about));
+    }
+}
+
+/// The manager that a program is by its `User-Agent`: what stands before the first slash, as far as it can be printed.
+pub fn manager_of_agent(agent: &str) -> String {
+    let mut manager = String::new();
+    for c in agent.split('/').next().unwrap_or("").chars().filter(|c| is_print(*c)) {
+        if manager.len() + c.len_utf8() > MAX_FIELD_MANAGER {
+            break;
+        }
+        manager.push(c);
+    }
+    manager
+}
+
+/// Letters, marks, numbers, punctuation, symbols and the space, as Go's `unicode.IsPrint`.
+fn is_print(c: char) -> bool {
+    match c {
+        ' '..='~' => true,
+        c if c.is_ascii() || c.is_control() || c.is_whitespace() => false,
+        // What Rust shows as an escape is either not assigned or a mark, which prints upon another character.
+        c => c.escape_debug().len() == 1 || c.is_alphanumeric() || ('\u{300}'..='\u{36f}').contains(&c),
+    }
 }
 
 /// Any value but `false` and `0` is true, as upstream reads query parameters.

@@ -171,7 +171,7 @@ async fn names_and_preconditions_are_checked() {
         "cannot be handled as a Pod",
     );
     expect(&cluster.post(MAPS, &json!({ "data": 1 })).await, 400, "cannot unmarshal number");
-    expect(&cluster.patch(&format!("{MAPS}/{name}"), "apply-patch+yaml; x", &json!({})).await, 415, "");
+    expect(&cluster.patch(&format!("{MAPS}/{name}"), "apply-patch+cbor; x", &json!({})).await, 415, "");
     assert_eq!(cluster.post("/api/v1/configmaps", &named("a")).await.code, StatusCode::METHOD_NOT_ALLOWED);
 }
 

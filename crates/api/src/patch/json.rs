@@ -16,6 +16,13 @@ pub(super) struct Operation {
     value: Option<Value>,
 }
 
+impl Operation {
+    /// Where it reads or writes.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.path.as_deref().into_iter().chain(self.from.as_deref())
+    }
+}
+
 /// Checks the patch document and words its strict errors as those of a patch.
 pub(super) fn read(document: Value, strict: Vec<String>) -> Result<(Vec<Operation>, Vec<String>), PatchError> {
     let wrong = |found: &str, expected: &str| {

@@ -443,7 +443,7 @@ fn bad_directive(directive: &Value, map: Map<String, Value>) -> PatchError {
 }
 
 /// A value as Go's `%v` prints it, which some messages quote.
-pub(super) fn go_format(value: &Value) -> String {
+pub(crate) fn go_format(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),

@@ -7,12 +7,12 @@ use http::StatusCode;
 use super::decode::{self, Expected};
 use super::{Answer, Context};
 use crate::body;
+use crate::options::{Write, WriteOptions};
 use crate::registry::Served;
 
 pub async fn create(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     context.accepted()?;
-    let dry_run = context.options.is_dry_run("CreateOptions")?;
-    let validation = context.options.field_validation("CreateOptions")?;
+    let WriteOptions { dry_run, validation } = context.options.write(Write::Create)?;
     let bytes = body::read(context.take_body()).await?;
     let tree = Expected::of(served).read(&context.parts.headers, bytes, validation, &mut context.warnings)?;
     let tree = decode::to_stored(served, tree);

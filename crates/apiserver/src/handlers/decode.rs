@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
+use serde_saphyr::DuplicateKeyPolicy;
 use xebec_api::schema::{self, DecodeError, Type};
 use xebec_api::status::StatusError;
 
@@ -48,10 +49,26 @@ fn text_to_json(media_type: &str, body: Bytes) -> Result<Bytes, StatusError> {
 
 fn yaml_to_json(body: &[u8]) -> Result<Bytes, StatusError> {
     let text = std::str::from_utf8(body).map_err(|error| StatusError::bad_request(error.to_string()))?;
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let tree: Value = serde_saphyr::from_str_with_options(text, options)
+    let tree = yaml(text, Duplicates::Refused)
         .map_err(|error| StatusError::bad_request(format!("error converting YAML to JSON: {error}")))?;
     serde_json::to_vec(&tree).map(Bytes::from).map_err(StatusError::internal)
+}
+
+/// What becomes of keys that a document gives twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duplicates {
+    Refused,
+    LastWins,
+}
+
+pub fn yaml(text: &str, duplicates: Duplicates) -> Result<Value, serde_saphyr::Error> {
+    let duplicate_keys = match duplicates {
+        Duplicates::Refused => DuplicateKeyPolicy::Error,
+        Duplicates::LastWins => DuplicateKeyPolicy::LastWins,
+    };
+    let options =
+        serde_saphyr::options! { legacy_octal_numbers: true, duplicate_keys: duplicate_keys, with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options)
 }
 
 /// What a body must be.
@@ -189,8 +206,11 @@ pub fn strict(found: Vec<String>, validation: FieldValidation, warnings: &mut Ve
     Ok(())
 }
 
-/// A checked tree of the served form in the stored form: converted, and as upstream's encoder would write it.
-pub fn to_stored(served: &Served, tree: Value) -> Value {
+/// A checked tree of the served form in the stored form: converted, and as upstream's encoder would write it. What it says of
+/// owners stays as it is: there an empty list is not no list.
+pub fn to_stored(served: &Served, mut tree: Value) -> Value {
+    let metadata = tree.get_mut("metadata").and_then(Value::as_object_mut);
+    let managed = metadata.and_then(|metadata| metadata.shift_remove("managedFields"));
     let mut tree = match served.row.conversion {
         Some(conversion) => (conversion.to_stored)(tree),
         None => tree,
@@ -203,6 +223,9 @@ pub fn to_stored(served: &Served, tree: Value) -> Value {
     if let Some(fields) = tree.as_object_mut() {
         fields.remove("kind");
         fields.remove("apiVersion");
+    }
+    if let (Some(managed), Some(metadata)) = (managed, tree.get_mut("metadata").and_then(Value::as_object_mut)) {
+        metadata.insert("managedFields".to_owned(), managed);
     }
     tree
 }

@@ -3,6 +3,7 @@
 //! A handler translates between HTTP and the registry: it reads options and bodies, asks the registry, and writes the answer
 //! in the form the client accepts. Rules about objects are not here.
 
+mod apply;
 mod components;
 mod connect;
 mod create;
@@ -35,7 +36,7 @@ use xebec_api::status::StatusError;
 use crate::authn::User;
 use crate::body::{self, Body};
 use crate::negotiation::{self, Accepted, Encoding, Shown};
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::registry::{Call, Served};
 use crate::request_info::RequestInfo;
 use crate::server_state::ServerState;
@@ -179,7 +180,17 @@ impl Context<'_> {
 
     /// Who writes and how. Its warnings are moved back with [`Context::finish`].
     fn call<'u>(&mut self, user: &'u Arc<User>, dry_run: bool, subresource: &'u str) -> Call<'u> {
-        Call { user, dry_run, subresource, warnings: std::mem::take(&mut self.warnings) }
+        let manager = self.manager();
+        Call { user, dry_run, subresource, manager, warnings: std::mem::take(&mut self.warnings) }
+    }
+
+    /// Who comes to own what the request changes.
+    fn manager(&self) -> String {
+        if !self.options.field_manager.is_empty() {
+            return self.options.field_manager.clone();
+        }
+        let agent = self.parts.headers.get(http::header::USER_AGENT);
+        options::manager_of_agent(&String::from_utf8_lossy(agent.map_or(&[], |agent| agent.as_bytes())))
     }
 
     fn finish<T>(&mut self, call: Call<'_>, result: Result<T, StatusError>) -> Result<T, StatusError> {

@@ -1,4 +1,4 @@
-//! PATCH in its three formats, tried again on the newest state when another write comes between.
+//! PATCH in the three formats that change an object in place, tried again on the newest state when another write comes between.
 
 use std::sync::Arc;
 
@@ -13,19 +13,17 @@ use xebec_api::status::StatusError;
 use super::decode;
 use super::render::with_type;
 use super::update::{check_name, limited, part_of};
-use super::{Answer, Context};
+use super::{Answer, Context, apply};
 use crate::body;
 use crate::cache::Item;
-use crate::options::FieldValidation;
+use crate::options::{FieldValidation, Write, WriteOptions};
 use crate::registry::{Edit, Served};
 
-const APPLY: [&str; 2] = ["application/apply-patch+yaml", "application/apply-patch+cbor"];
-
 pub async fn patch(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
-    context.accepted()?;
-    let dry_run = context.options.is_dry_run("PatchOptions")?;
-    let validation = context.options.field_validation("PatchOptions")?;
-    let patch = read(context, validation).await?;
+    if is_apply(context) {
+        return apply::apply(context, served).await;
+    }
+    let (patch, WriteOptions { dry_run, validation }) = read(context).await?;
 
     let (user, info) = (context.user, context.info);
     let namespace = context.namespace(served).to_owned();
@@ -43,22 +41,23 @@ pub async fn patch(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     context.object(served, StatusCode::OK, &outcome.object)
 }
 
-/// The patch in the body, by its media type.
-pub async fn read(context: &mut Context<'_>, validation: FieldValidation) -> Result<Patch, StatusError> {
+/// Whether the body is a configuration to be applied, and no patch.
+pub fn is_apply(context: &Context<'_>) -> bool {
+    decode::media_type(&context.parts.headers) == apply::MEDIA_TYPE
+}
+
+/// The patch in the body, by its media type, and the options of the request.
+pub async fn read(context: &mut Context<'_>) -> Result<(Patch, WriteOptions), StatusError> {
     let media_type = decode::media_type(&context.parts.headers).to_owned();
     let Some(kind) = PatchType::of(&media_type) else {
-        let supported = [PatchType::Json, PatchType::Merge, PatchType::Strategic].map(PatchType::media_type);
-        let text = if APPLY.contains(&media_type.as_str()) {
-            format!("server-side apply is not served; the supported patch types are: {}", supported.join(", "))
-        } else {
-            "415: Unsupported Media Type".to_owned()
-        };
-        return Err(super::bare(StatusError::unsupported_media_type(text)));
+        return Err(super::bare(StatusError::unsupported_media_type("415: Unsupported Media Type")));
     };
+    context.accepted()?;
     let bytes = body::read(context.take_body()).await?;
+    let write = context.options.write(Write::Patch)?;
     let (patch, strict) = Patch::parse(kind, &bytes).map_err(|error| refused(&error))?;
-    decode::strict(strict, validation, &mut context.warnings)?;
-    Ok(patch)
+    decode::strict(strict, write.validation, &mut context.warnings)?;
+    Ok((patch, write))
 }
 
 /// The object in the served form after the patch, checked.
@@ -69,7 +68,9 @@ fn patched(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value, StatusError> {
-    let tree = item.object.value().map_err(StatusError::internal)?;
+    // Owners that the patch does not look at are not worth their cost.
+    let tree = if patch.reads_owners() { item.object.value() } else { item.object.plain_value() };
+    let tree = tree.map_err(StatusError::internal)?;
     let tree = match served.row.conversion {
         Some(conversion) => (conversion.from_stored)(tree),
         None => tree,

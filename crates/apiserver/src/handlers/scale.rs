@@ -7,6 +7,7 @@ use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use xebec_api::field::{FieldError, Path};
+use xebec_api::fields::{Filter, Managed, Node, Owners, Versions, from_scale, to_scale};
 use xebec_api::object::Object;
 use xebec_api::resource::ResourceType;
 use xebec_api::schema;
@@ -14,8 +15,9 @@ use xebec_api::status::StatusError;
 
 use super::decode::Expected;
 use super::update::check_name;
-use super::{Answer, Context, patch};
+use super::{Answer, Context, apply, patch};
 use crate::body;
+use crate::options::{Write, WriteOptions};
 use crate::registry::erased::AnyObject;
 use crate::registry::{Edit, Part, Served};
 
@@ -28,7 +30,7 @@ pub async fn get(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
 }
 
 pub async fn update(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
-    let validation = context.options.field_validation("UpdateOptions")?;
+    let WriteOptions { dry_run, validation } = context.options.write(Write::Update)?;
     let bytes = body::read(context.take_body()).await?;
     let tree = Expected::named("autoscaling", "v1", "Scale").read(
         &context.parts.headers,
@@ -37,29 +39,64 @@ pub async fn update(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
         &mut context.warnings,
     )?;
     check_name(context.info, &tree)?;
-    let wanted: Scale = serde_json::from_value(tree).map_err(|error| StatusError::bad_request(error.to_string()))?;
-    write(context, served, &|_| Ok(wanted.clone())).await
+    let wanted = decoded(tree)?;
+    write(context, served, dry_run, &|_, _, _| Ok((wanted.clone(), None))).await
 }
 
 pub async fn patch(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
-    let validation = context.options.field_validation("PatchOptions")?;
-    let patch = patch::read(context, validation).await?;
+    if patch::is_apply(context) {
+        return apply(context, served).await;
+    }
+    let (patch, WriteOptions { dry_run, .. }) = patch::read(context).await?;
     let ty = schema::table().type_of("autoscaling", "v1", "Scale");
-    write(context, served, &|current| {
+    write(context, served, dry_run, &|current, _, _| {
         let mut tree = serde_json::to_value(current).map_err(StatusError::internal)?;
         patch.apply(&mut tree, ty).map_err(|error| patch::refused(&error))?;
-        serde_json::from_value(tree).map_err(|error| StatusError::new(422, "Invalid", error.to_string()))
+        let patched =
+            serde_json::from_value(tree).map_err(|error| StatusError::new(422, "Invalid", error.to_string()))?;
+        Ok((patched, None))
     })
     .await
 }
 
-type Change<'a> = dyn Fn(&Scale) -> Result<Scale, StatusError> + Send + Sync + 'a;
+async fn apply(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
+    let (config, dry_run) = apply::read(context).await?;
+    config.check_strict(&mut context.warnings)?;
+    write(context, served, dry_run, &|current, managed, owners| {
+        let applied = config.apply_as(owners, (VERSION, "Scale"), managed.clone(), &tree_of(current)?)?;
+        Ok((decoded(applied.object)?, Some(applied.managed)))
+    })
+    .await
+}
 
-async fn write(context: &mut Context<'_>, served: &Arc<Served>, change: &Change<'_>) -> Answer {
-    let dry_run = context.options.is_dry_run("UpdateOptions")?;
-    let edit = |object: &mut dyn AnyObject| {
-        let wanted = change(&current(served, object)?)?;
+fn decoded(tree: Value) -> Result<Scale, StatusError> {
+    serde_json::from_value(tree).map_err(|error| StatusError::bad_request(error.to_string()))
+}
+
+/// The scale that is wanted, and who owns its fields then if the change knows.
+type Change<'a> =
+    dyn Fn(&Scale, &Managed, &Owners<'_>) -> Result<(Scale, Option<Managed>), StatusError> + Send + Sync + 'a;
+
+async fn write(context: &mut Context<'_>, served: &Arc<Served>, dry_run: bool, change: &Change<'_>) -> Answer {
+    let (user, name) = (context.user, context.info.name);
+    let namespace = context.namespace(served).to_owned();
+    let mut call = context.call(user, dry_run, "scale");
+    let (registry, manager) = (&context.server.registry, call.manager.clone());
+    let own = served.resource().api_version();
+    let edit = |object: &mut dyn AnyObject, parent: Managed| {
+        let writer = registry.writer(served, "scale", &manager);
+        let owners =
+            Owners { versions: &ScaleVersion, version: VERSION, filter: Filter::Without(&[]), ..writer.owners() };
+        let before = current(served, object)?;
+        let managed = to_scale(&parent, &[&own]);
+        let (wanted, after) = change(&before, &managed, &owners)?;
         check(&wanted)?;
+        let after = match after {
+            Some(after) => after,
+            // As for the object itself: nobody is followed before somebody is known.
+            None if managed.is_empty() => managed,
+            None => owners.update(managed, &tree_of(&before)?, &tree_of(&wanted)?).map_err(StatusError::internal)?,
+        };
         let replicas = wanted.spec.and_then(|spec| spec.replicas).unwrap_or(0);
         served.strategy.set_replicas(object, replicas);
         let meta = object.meta_mut();
@@ -69,15 +106,36 @@ async fn write(context: &mut Context<'_>, served: &Arc<Served>, change: &Change<
         }
         // Of a PUT the uid is a precondition; to a patch it is immutable.
         meta.uid = wanted.metadata.uid.or(meta.uid.take());
-        Ok(())
+        Ok(from_scale(&parent, after, &own, &[&own]))
     };
-    let (user, name) = (context.user, context.info.name);
-    let namespace = context.namespace(served).to_owned();
-    let mut call = context.call(user, dry_run, "scale");
-    let registry = &context.server.registry;
-    let result = registry.update(served, (&namespace, name), Part::Main, Edit::Typed(&edit), &mut call).await;
+    let result = registry.update(served, (&namespace, name), Part::Main, Edit::Owned(&edit), &mut call).await;
     let outcome = context.finish(call, result)?;
     answer(context, scale_of(served, &outcome.object)?)
+}
+
+const VERSION: &str = "autoscaling/v1";
+
+/// A scale exists in one version only.
+struct ScaleVersion;
+
+impl Versions for ScaleVersion {
+    fn node(&self, version: &str) -> Option<Node> {
+        let ty = schema::table().type_of("autoscaling", "v1", "Scale").filter(|_| version == VERSION)?;
+        Some(Node::of(ty))
+    }
+
+    fn convert(&self, object: &Value, _: &str, to: &str) -> Option<Value> {
+        (to == VERSION).then(|| object.clone())
+    }
+}
+
+/// A scale as upstream's encoder writes it.
+fn tree_of(scale: &Scale) -> Result<Value, StatusError> {
+    let mut tree = serde_json::to_value(scale).map_err(StatusError::internal)?;
+    if let Some(ty) = schema::table().type_of("autoscaling", "v1", "Scale") {
+        schema::canonical(&mut tree, ty);
+    }
+    Ok(tree)
 }
 
 fn check(scale: &Scale) -> Result<(), StatusError> {

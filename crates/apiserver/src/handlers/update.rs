@@ -11,13 +11,13 @@ use xebec_api::status::StatusError;
 use super::decode::{self, Expected};
 use super::{Answer, Context, pods};
 use crate::body;
+use crate::options::{Write, WriteOptions};
 use crate::registry::{Edit, Part, Served};
 use crate::request_info::RequestInfo;
 
 pub async fn update(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     context.accepted()?;
-    let dry_run = context.options.is_dry_run("UpdateOptions")?;
-    let validation = context.options.field_validation("UpdateOptions")?;
+    let WriteOptions { dry_run, validation } = context.options.write(Write::Update)?;
     let bytes = body::read(context.take_body()).await?;
     let tree = Expected::of(served).read(&context.parts.headers, bytes, validation, &mut context.warnings)?;
     check_name(context.info, &tree)?;
@@ -124,6 +124,10 @@ fn same_uid(served: &Served, tree: &Value, item: &crate::cache::Item) -> Result<
 pub fn check_name(info: &RequestInfo<'_>, tree: &Value) -> Result<(), StatusError> {
     let text = |path: &str| tree.pointer(path).and_then(Value::as_str).unwrap_or("");
     let (name, namespace) = (text("/metadata/name"), text("/metadata/namespace"));
+    if !info.namespace.is_empty() && !namespace.is_empty() && namespace != info.namespace {
+        let text = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(StatusError::bad_request(text));
+    }
     if name.is_empty() {
         let url = info.name;
         let text = format!("the name of the object ({url} based on URL) was undeterminable: name must be provided");
@@ -132,12 +136,6 @@ pub fn check_name(info: &RequestInfo<'_>, tree: &Value) -> Result<(), StatusErro
     if name != info.name {
         let url = info.name;
         let text = format!("the name of the object ({name}) does not match the name on the URL ({url})");
-        return Err(StatusError::bad_request(text));
-    }
-    if !info.namespace.is_empty() && !namespace.is_empty() && namespace != info.namespace {
-        let url = info.namespace;
-        let text =
-            format!("the namespace of the object ({namespace}) does not match the namespace on the request ({url})");
         return Err(StatusError::bad_request(text));
     }
     Ok(())

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use xebec_api::object::with_managed_fields;
 use xebec_api::status::StatusError;
 use xebec_store::{Compare, Op, Txn};
 
 use super::erased::AnyObject;
-use super::store::encode;
+use super::ownership::Asked;
+use super::store::{SERVER, encode};
 use super::strategy::Generation;
 use super::{Registry, Served, metadata, store_error};
 
@@ -52,6 +54,7 @@ impl Registry {
         let strategy = &*served.strategy;
         strategy.default(&mut *object);
         metadata::begin(object.meta_mut(), self.clock.now(), strategy.generation() == Generation::Spec);
+        let owners = self.first_owners(&served, &*object, Asked::Nothing, SERVER);
         strategy.prepare_create(&mut *object);
         if let Some(status) = status {
             let mut tree: Value = serde_json::from_slice(&object.encode()).map_err(StatusError::internal)?;
@@ -65,6 +68,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(StatusError::invalid(served.resource(), &name, errors));
         }
-        Ok((served.cache.store_key(&namespace, &name), encode(&mut *object)))
+        let bytes = with_managed_fields(encode(&mut *object), &owners.text);
+        Ok((served.cache.store_key(&namespace, &name), bytes))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
-use xebec_api::object::Object;
+use xebec_api::object::{Object, with_managed_fields};
 use xebec_api::status::StatusError;
 use xebec_store::Txn;
 
@@ -80,7 +80,7 @@ impl Registry {
                 (self.with_addresses(Txn::delete(key, revision), None, Some(&*old)), None)
             }
             Plan::Mark(mut marked) => {
-                let bytes = store::encode(&mut *marked);
+                let bytes = with_managed_fields(store::encode(&mut *marked), object.managed_fields().unwrap_or(""));
                 (Txn::update(key, revision, bytes.clone()), Some(bytes))
             }
         };
@@ -115,7 +115,7 @@ impl Registry {
         let (user, dry_run, subresource) = (call.user, call.dry_run, call.subresource);
         let results: Vec<Result<Option<Arc<Object>>, StatusError>> = stream::iter(found)
             .map(|item| async move {
-                let mut call = Call { user, dry_run, subresource, warnings: Vec::new() };
+                let mut call = Call { dry_run, subresource, ..Call::new(user) };
                 let (namespace, name) = (item.object.namespace(), item.object.name());
                 match self.delete(served, &DeleteRequest { namespace, name, options }, &mut call).await {
                     Ok(deleted) => Ok(Some(deleted.object)),

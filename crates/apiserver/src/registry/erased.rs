@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter};
 use xebec_api::field::FieldErrors;
+use xebec_api::fields::Filter;
 use xebec_api::object::{DecodeError, Object};
 use xebec_api::resource::{Kind, ResourceType, ScopeFact};
 
@@ -24,6 +25,8 @@ pub trait AnyObject: Any + Send + Sync {
     fn meta_mut(&mut self) -> &mut ObjectMeta;
     /// JSON as the store keeps it: without `apiVersion` and `kind`. `metadata.resourceVersion` is left out if unset.
     fn encode(&self) -> Vec<u8>;
+    /// What [`AnyObject::encode`] writes, as a tree.
+    fn tree(&self) -> Value;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
     fn clone_boxed(&self) -> Box<dyn AnyObject>;
@@ -63,6 +66,15 @@ impl<K: Kind> AnyObject for K {
         bytes
     }
 
+    fn tree(&self) -> Value {
+        let mut tree = serde_json::to_value(self).expect("API types encode to JSON");
+        if let Value::Object(fields) = &mut tree {
+            fields.shift_remove("apiVersion");
+            fields.shift_remove("kind");
+        }
+        tree
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -92,6 +104,7 @@ pub trait AnyStrategy: Send + Sync + 'static {
     fn has_scale(&self) -> bool;
     fn allow_create_on_update(&self) -> bool;
     fn allow_unconditional_update(&self) -> bool;
+    fn ownable(&self, subresource: &str) -> Filter;
     fn selectable_fields(&self) -> &'static [&'static str];
     fn columns(&self) -> &'static [Column];
 
@@ -131,7 +144,7 @@ fn own_mut<K: Kind>(object: &mut dyn AnyObject) -> &mut K {
 }
 
 fn decode_once<K: Kind>(object: &Object) -> Result<K, DecodeError> {
-    serde_json::from_slice(object.raw()).map_err(|source| DecodeError { what: object.key().to_string(), source })
+    serde_json::from_slice(&object.plain()).map_err(|source| DecodeError { what: object.key().to_string(), source })
 }
 
 impl<S: Strategy> AnyStrategy for Typed<S> {
@@ -157,6 +170,10 @@ impl<S: Strategy> AnyStrategy for Typed<S> {
 
     fn allow_unconditional_update(&self) -> bool {
         self.0.allow_unconditional_update()
+    }
+
+    fn ownable(&self, subresource: &str) -> Filter {
+        self.0.ownable(subresource)
     }
 
     fn selectable_fields(&self) -> &'static [&'static str] {

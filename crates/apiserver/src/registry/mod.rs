@@ -11,6 +11,7 @@ pub mod deletion;
 pub mod erased;
 mod expiry;
 pub mod metadata;
+pub mod ownership;
 mod served;
 pub mod store;
 pub mod strategy;
@@ -26,7 +27,7 @@ use xebec_store::{Durability, Store};
 
 pub use delete::{DeleteRequest, Deleted};
 pub use served::{Index, Served};
-pub use store::{Call, Edit, Outcome, Part};
+pub use store::{Call, Edit, Outcome, Part, unreadable_owners};
 
 use crate::admission::Plugins;
 use crate::allocator::Allocator;

@@ -82,6 +82,15 @@ impl Index {
         self.groups.get(group).is_some_and(|versions| versions.contains_key(version))
     }
 
+    /// Another form of the same stored kind in the same group, by its version. Upstream converts between the versions of a
+    /// group only, so that core's Events and those of `events.k8s.io` know nothing of each other's owners.
+    pub fn form(&self, served: &Served, api_version: &str) -> Option<&Served> {
+        let group = &served.resource().group;
+        let same = |other: &&Arc<Served>| Arc::ptr_eq(&other.cache, &served.cache) && other.resource().group == *group;
+        let forms = self.rows.iter().filter(same).map(|served| &**served);
+        forms.into_iter().find(|other| other.resource().api_version() == api_version)
+    }
+
     /// The row of a kind in any of its versions.
     pub fn find_kind(&self, group: &str, kind: &str) -> Option<&Arc<Served>> {
         self.rows.iter().find(|served| served.row.resource.group == group && served.row.resource.kind == kind)

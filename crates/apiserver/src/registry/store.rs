@@ -11,11 +11,13 @@ use k8s_openapi::api::core::v1::Service;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use xebec_api::object::Object;
+use xebec_api::fields::{Managed, ManagedError};
+use xebec_api::object::{Object, with_managed_fields};
 use xebec_api::status::StatusError;
 use xebec_store::{Txn, TxnResult};
 
 use super::erased::AnyObject;
+use super::ownership::{Asked, Ownership};
 use super::strategy::Generation;
 use super::{Registry, Served, broken, durability, metadata, store_error};
 use crate::admission::{AdmissionRequest, Operation};
@@ -28,19 +30,24 @@ const NAME_ATTEMPTS: usize = 8;
 /// How often an update without a `resourceVersion` is tried on a newer state before its client is told of the conflict.
 const UPDATE_ATTEMPTS: usize = 16;
 
+/// The manager of what the server writes of itself.
+pub const SERVER: &str = "kube-apiserver";
+
 /// Who writes, and how.
 pub struct Call<'a> {
     pub user: &'a Arc<User>,
     pub dry_run: bool,
     /// Empty for the resource itself.
     pub subresource: &'a str,
+    /// Who comes to own what the write changes.
+    pub manager: String,
     /// Texts of `Warning` headers, gathered on the way.
     pub warnings: Vec<String>,
 }
 
 impl<'a> Call<'a> {
     pub fn new(user: &'a Arc<User>) -> Self {
-        Call { user, dry_run: false, subresource: "", warnings: Vec::new() }
+        Call { user, dry_run: false, subresource: "", manager: SERVER.to_owned(), warnings: Vec::new() }
     }
 
     pub(super) fn operation<'r>(
@@ -80,6 +87,9 @@ pub enum Part {
 }
 
 type TreeEdit<'a> = dyn Fn(&Item, &mut Vec<String>) -> Result<Value, StatusError> + Send + Sync + 'a;
+type ApplyEdit<'a> =
+    dyn Fn(Option<&Item>, &mut Vec<String>) -> Result<(Value, Managed), StatusError> + Send + Sync + 'a;
+type OwnedEdit<'a> = dyn Fn(&mut dyn AnyObject, Managed) -> Result<Managed, StatusError> + Send + Sync + 'a;
 type TypedEdit<'a> = dyn Fn(&mut dyn AnyObject) -> Result<(), StatusError> + Send + Sync + 'a;
 
 /// How the new state follows from the current one. May be asked again when another write came between.
@@ -88,6 +98,21 @@ pub enum Edit<'a> {
     Tree(&'a TreeEdit<'a>),
     /// A change of the typed object, which comes with the current `resourceVersion`; another one set by it is a precondition.
     Typed(&'a TypedEdit<'a>),
+    /// A tree in the stored form with the owners of its fields, which the edit knows by itself: an apply.
+    Apply(&'a ApplyEdit<'a>),
+    /// A change of the typed object together with its owners: through a subresource with fields of its own.
+    Owned(&'a OwnedEdit<'a>),
+}
+
+/// The new object, and what is known of its owners.
+struct Edited {
+    object: Box<dyn AnyObject>,
+    owners: Known,
+}
+
+enum Known {
+    Asked(Asked),
+    After(Managed),
 }
 
 /// What a write left behind.
@@ -102,20 +127,67 @@ impl Registry {
         &self,
         served: &Served,
         namespace: &str,
-        tree: Value,
+        mut tree: Value,
         call: &mut Call<'_>,
     ) -> Result<Outcome, StatusError> {
+        let owners = Known::Asked(Asked::take(&mut tree, ""));
         let object = served.strategy.decode(tree).map_err(|error| undecodable(served, &error))?;
-        self.create_object(served, namespace, object, call).await
+        self.create_edited(served, namespace, Edited { object, owners }, call).await
+    }
+
+    /// Applies a configuration: creates the object or changes it.
+    pub async fn apply(
+        &self,
+        served: &Served,
+        key: (&str, &str),
+        part: Part,
+        edit: &ApplyEdit<'_>,
+        call: &mut Call<'_>,
+    ) -> Result<Outcome, StatusError> {
+        let warned = call.warnings.len();
+        for _ in 0..UPDATE_ATTEMPTS {
+            call.warnings.truncate(warned);
+            let outcome = match self.fresh(served, key.0, key.1).await {
+                Ok(item) => self.try_update(served, &item, part, &Edit::Apply(edit), call).await.transpose(),
+                Err(error) if error.is_not_found() && part == Part::Main => {
+                    let (tree, managed) = edit(None, &mut call.warnings)?;
+                    let object = served.strategy.decode(tree).map_err(|error| undecodable(served, &error))?;
+                    let edited = Edited { object, owners: Known::After(managed) };
+                    let created = self.create_edited(served, key.0, edited, call).await;
+                    // Someone else made it meanwhile: then it is changed.
+                    if call.dry_run {
+                        Some(created)
+                    } else {
+                        Some(created).filter(|one| !one.as_ref().is_err_and(StatusError::is_already_exists))
+                    }
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(outcome) = outcome {
+                return outcome;
+            }
+        }
+        Err(StatusError::stale(served.resource(), key.1))
     }
 
     pub async fn create_object(
         &self,
         served: &Served,
         namespace: &str,
-        mut object: Box<dyn AnyObject>,
+        object: Box<dyn AnyObject>,
         call: &mut Call<'_>,
     ) -> Result<Outcome, StatusError> {
+        self.create_edited(served, namespace, Edited { object, owners: Known::Asked(Asked::Nothing) }, call).await
+    }
+
+    async fn create_edited(
+        &self,
+        served: &Served,
+        namespace: &str,
+        edited: Edited,
+        call: &mut Call<'_>,
+    ) -> Result<Outcome, StatusError> {
+        let Edited { mut object, owners } = edited;
         let strategy = &*served.strategy;
         strategy.default(&mut *object);
         let meta = object.meta_mut();
@@ -129,18 +201,19 @@ impl Registry {
             meta.name = Some(metadata::generated_name(base));
         }
         metadata::begin(meta, self.clock.now(), strategy.generation() == Generation::Spec);
+        let owners = self.owners_of_new(served, &*object, owners, call)?;
         self.admit_new(served, namespace, &mut *object, call).await?;
         let reservation = self.reserve(&mut *object, None, served).await?;
         self.validate_new(served, namespace, &mut *object, call).await?;
 
         for attempt in 1.. {
             let name = object.meta().name.clone().unwrap_or_default();
-            let bytes = encode(&mut *object);
+            let bytes = with_managed_fields(encode(&mut *object), &owners);
             if call.dry_run {
                 if served.cache.get(namespace, &name).is_some() {
-                    return Err(StatusError::already_exists(served.resource(), &name));
+                    return Err(taken(served, namespace, &name));
                 }
-                return Ok(Outcome { object: unsaved(served, &mut *object)?, created: true });
+                return Ok(Outcome { object: unsaved(served, &bytes)?, created: true });
             }
             let key = served.cache.store_key(namespace, &name);
             let txn = self.with_addresses(Txn::create(key, bytes.clone()), Some(&*object), None);
@@ -152,7 +225,7 @@ impl Registry {
             }
             self.address_is_taken(served, &*object, result.revision).await?;
             match &generated {
-                None => return Err(StatusError::already_exists(served.resource(), &name)),
+                None => return Err(taken(served, namespace, &name)),
                 Some(_) if attempt >= NAME_ATTEMPTS => {
                     return Err(StatusError::generate_name_conflict(served.resource(), &name));
                 }
@@ -160,6 +233,25 @@ impl Registry {
             }
         }
         unreachable!("the attempts end by returning")
+    }
+
+    /// The text of the owners of a new object.
+    fn owners_of_new(
+        &self,
+        served: &Served,
+        object: &dyn AnyObject,
+        owners: Known,
+        call: &Call<'_>,
+    ) -> Result<String, StatusError> {
+        let asked = match owners {
+            Known::After(managed) => return Ok(managed.to_json()),
+            Known::Asked(asked) => asked,
+        };
+        let errors = asked.validate();
+        if errors.is_empty() {
+            return Ok(self.first_owners(served, object, asked, &call.manager).text);
+        }
+        Err(StatusError::invalid(served.resource(), object.meta().name.as_deref().unwrap_or(""), errors))
     }
 
     async fn admit_new(
@@ -228,10 +320,14 @@ impl Registry {
     ) -> Result<Option<Outcome>, StatusError> {
         let strategy = &*served.strategy;
         let old = strategy.typed(&item.object).map_err(|error| broken(served.resource(), &error))?;
-        let mut object = self.edited(served, item, &*old, part, edit, call)?;
+        let Edited { mut object, owners } = self.edited(served, item, &*old, part, edit, call)?;
         self.check_preconditions(served, item, &mut *object)?;
         metadata::carry_over(object.meta_mut(), old.meta());
         let key = (item.object.namespace(), item.object.name());
+        if part != Part::Direct {
+            strategy.default(&mut *object);
+        }
+        let owners = self.owners_of_changed(served, item, &*object, part, owners, call)?;
         let reservation = match part {
             Part::Direct => Reservation::nothing(&self.allocator),
             _ => self.admit_change(served, &mut *object, &*old, part, call).await?,
@@ -243,7 +339,7 @@ impl Registry {
             && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
             && !strategy.holds_deletion(&*object);
         let store_key = served.cache.store_key(key.0, key.1);
-        let unchanged = bytes == item.object.raw() && !released;
+        let unchanged = !owners.changed && !released && bytes == *item.object.plain();
         // Writing what is there already renews its encryption after a change of keys.
         let renews = unchanged
             && part == Part::Main
@@ -252,6 +348,7 @@ impl Registry {
         if unchanged && !renews {
             return Ok(Some(Outcome { object: item.object.clone(), created: false }));
         }
+        let bytes = with_managed_fields(bytes, &owners.text);
         if call.dry_run {
             return Ok(Some(Outcome { object: self.stored(served, bytes, item.object.revision())?, created: false }));
         }
@@ -269,6 +366,37 @@ impl Registry {
         Ok(Some(Outcome { object: self.stored(served, bytes, revision)?, created: false }))
     }
 
+    fn owners_of_changed(
+        &self,
+        served: &Served,
+        item: &Item,
+        object: &dyn AnyObject,
+        part: Part,
+        owners: Known,
+        call: &Call<'_>,
+    ) -> Result<Ownership, StatusError> {
+        let text = || item.object.managed_fields().unwrap_or("").to_owned();
+        match owners {
+            // What the server does by rules of its own is nobody's.
+            _ if part == Part::Direct => Ok(Ownership { text: text(), changed: false }),
+            Known::After(managed) => {
+                let live = Managed::parse(&text()).unwrap_or_default();
+                if managed.same_owners(&live) {
+                    // An apply that changes the object is dated anew even where the owners stay.
+                    return Ok(Ownership { text: managed.to_json(), changed: false });
+                }
+                Ok(Ownership { text: managed.to_json(), changed: true })
+            }
+            Known::Asked(asked) => {
+                let errors = asked.validate();
+                if !errors.is_empty() {
+                    return Err(StatusError::invalid(served.resource(), item.object.name(), errors));
+                }
+                Ok(self.next_owners(served, item, object, asked, call))
+            }
+        }
+    }
+
     /// The new object as the client wants it, without what the client may not change in this part.
     fn edited(
         &self,
@@ -278,17 +406,31 @@ impl Registry {
         part: Part,
         edit: &Edit<'_>,
         call: &mut Call<'_>,
-    ) -> Result<Box<dyn AnyObject>, StatusError> {
-        let change = match edit {
+    ) -> Result<Edited, StatusError> {
+        let (mut tree, owners) = match edit {
             Edit::Typed(change) => {
                 let mut object = old.clone_boxed();
                 change(&mut *object)?;
-                return Ok(object);
+                return Ok(Edited { object, owners: Known::Asked(Asked::Nothing) });
             }
-            Edit::Tree(change) => change,
+            Edit::Owned(change) => {
+                let mut object = old.clone_boxed();
+                let text = item.object.managed_fields();
+                let managed = text.map(Managed::parse).transpose().map_err(|error| unreadable_owners(&error))?;
+                let managed = change(&mut *object, managed.unwrap_or_default())?;
+                return Ok(Edited { object, owners: Known::After(managed) });
+            }
+            Edit::Tree(change) => {
+                let mut tree = change(item, &mut call.warnings)?;
+                let asked = Asked::take(&mut tree, call.subresource);
+                (tree, Known::Asked(asked))
+            }
+            Edit::Apply(change) => {
+                let (tree, managed) = change(Some(item), &mut call.warnings)?;
+                (tree, Known::After(managed))
+            }
         };
-        let mut tree = change(item, &mut call.warnings)?;
-        let raw = item.object.raw();
+        let raw = &*item.object.plain();
         match part {
             Part::Main if served.strategy.has_status() => put(&mut tree, "status", part_of(raw, "status")),
             Part::Main | Part::Subresource(_) | Part::Direct => {}
@@ -299,7 +441,8 @@ impl Registry {
                 tree = whole;
             }
         }
-        served.strategy.decode(tree).map_err(|error| undecodable(served, &error))
+        let object = served.strategy.decode(tree).map_err(|error| undecodable(served, &error))?;
+        Ok(Edited { object, owners })
     }
 
     fn check_preconditions(&self, served: &Served, item: &Item, object: &mut dyn AnyObject) -> Result<(), StatusError> {
@@ -334,7 +477,6 @@ impl Registry {
         let strategy = &*served.strategy;
         let name = old.meta().name.clone().unwrap_or_default();
         let namespace = old.meta().namespace.clone().unwrap_or_default();
-        strategy.default(object);
         let mut request = call.operation(Operation::Update, served, Some(object), Some(old), (&namespace, &name));
         self.plugins.admit(&mut request, self).await?;
         strategy.default(object);
@@ -395,11 +537,11 @@ impl Registry {
     }
 
     /// Encodes the object, counting a change of its specification.
-    fn next_generation(&self, served: &Served, item: &Item, part: Part, object: &mut dyn AnyObject) -> Bytes {
+    fn next_generation(&self, served: &Served, item: &Item, part: Part, object: &mut dyn AnyObject) -> Vec<u8> {
         let bytes = encode(object);
         let counted =
             matches!(part, Part::Main | Part::Subresource(_)) && served.strategy.generation() == Generation::Spec;
-        if !counted || same_specification(&bytes, item.object.raw()) {
+        if !counted || same_specification(&bytes, &item.object.plain()) {
             return bytes;
         }
         // A strategy may have counted a change of its own already; one update is one generation.
@@ -412,15 +554,14 @@ impl Registry {
     }
 }
 
-/// The bytes for the store, in an allocation of exactly their size: the cache keeps it.
-pub(super) fn encode(object: &mut dyn AnyObject) -> Bytes {
+/// The object's bytes for the store, without its owners.
+pub(super) fn encode(object: &mut dyn AnyObject) -> Vec<u8> {
     object.meta_mut().resource_version = None;
-    Bytes::from(object.encode().into_boxed_slice())
+    object.encode()
 }
 
 /// The answer to a creation that is not carried out: it has no revision.
-fn unsaved(served: &Served, object: &mut dyn AnyObject) -> Result<Arc<Object>, StatusError> {
-    let bytes = encode(object);
+fn unsaved(served: &Served, bytes: &[u8]) -> Result<Arc<Object>, StatusError> {
     let mut full = format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",",
         served.cache.resource.kind,
@@ -429,6 +570,20 @@ fn unsaved(served: &Served, object: &mut dyn AnyObject) -> Result<Arc<Object>, S
     .into_bytes();
     full.extend_from_slice(&bytes[1..]);
     Object::from_wire(full.into()).map(Arc::new).map_err(|error| broken(served.resource(), &error))
+}
+
+/// The name is taken; by an object that is on its way out, the message says.
+fn taken(served: &Served, namespace: &str, name: &str) -> StatusError {
+    let mut error = StatusError::already_exists(served.resource(), name);
+    if served.cache.get(namespace, name).is_some_and(|item| item.object.meta().deleting) {
+        error.0.message = Some(format!("object is being deleted: {error}"));
+    }
+    error
+}
+
+/// An object whose owners cannot be read cannot be applied to.
+pub fn unreadable_owners(error: &ManagedError) -> StatusError {
+    StatusError::new(500, "", format!("failed to decode managed fields: {error}"))
 }
 
 fn undecodable(served: &Served, error: &serde_json::Error) -> StatusError {
@@ -449,9 +604,9 @@ fn take(tree: &mut Value, key: &str) -> Option<Value> {
     tree.as_object_mut()?.remove(key)
 }
 
-type Parts<'a> = BTreeMap<&'a str, &'a RawValue>;
+pub(super) type Parts<'a> = BTreeMap<&'a str, &'a RawValue>;
 
-fn parts(raw: &[u8]) -> Option<Parts<'_>> {
+pub(super) fn parts(raw: &[u8]) -> Option<Parts<'_>> {
     Parts::deserialize(&mut serde_json::Deserializer::from_slice(raw)).ok()
 }
 

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde_json::Value;
 use xebec_api::field::FieldErrors;
+use xebec_api::fields::Filter;
 use xebec_api::resource::Kind;
 
 /// How a kind's name is checked.
@@ -135,6 +136,15 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// Called when `deletionTimestamp` is set for the first time (a Namespace's phase becomes Terminating).
     fn begin_deletion(&self, _object: &mut Self::Object) {}
+
+    /// Which fields a write of the resource or of a subresource can change, and so own (upstream's "reset fields").
+    fn ownable(&self, subresource: &str) -> Filter {
+        match subresource {
+            "" if self.has_status() => Filter::Without(&[&["status"]]),
+            "status" => Filter::Without(&[&["spec"]]),
+            _ => Filter::Without(&[]),
+        }
+    }
 
     /// Fields beside `metadata.name` and `metadata.namespace` that a field selector may name.
     fn selectable_fields(&self) -> &'static [&'static str] {

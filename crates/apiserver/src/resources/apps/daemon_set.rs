@@ -37,6 +37,9 @@ impl Strategy for DaemonSetStrategy {
         spec.revision_history_limit.get_or_insert(HISTORY);
         pod_defaults::template(&mut spec.template);
         set.status.get_or_insert_default();
+        // Upstream keeps it in a field, so that whoever writes a DaemonSet writes the annotation, too.
+        let generation = template_generation(set);
+        set_template_generation(set, generation);
     }
 
     fn prepare_create(&self, set: &mut DaemonSet) {

@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStrategy as Rollout, Roll
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 use xebec_api::field::{FieldError, FieldErrors, Path};
+use xebec_api::fields::Filter;
 
 use super::counts::{self, Counts};
 use crate::registry::strategy::{AGE_COLUMN, Column, NAME_COLUMN, Scale, Strategy, column};
@@ -54,6 +55,14 @@ impl Strategy for DeploymentStrategy {
 
     fn prepare_status_update(&self, new: &mut Deployment, old: &Deployment) {
         new.metadata.labels = old.metadata.labels.clone();
+    }
+
+    fn ownable(&self, subresource: &str) -> Filter {
+        match subresource {
+            "" => Filter::Without(&[&["status"]]),
+            "status" => Filter::Without(&[&["spec"], &["metadata", "labels"]]),
+            _ => Filter::Without(&[]),
+        }
     }
 
     fn validate(&self, deployment: &Deployment) -> FieldErrors {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate, X509CertificationRequest};
 use xebec_api::field::{FieldError, FieldErrors, Path};
+use xebec_api::fields::Filter;
 
 use super::signer::signer_name;
 use crate::registry::strategy::{Column, Generation, NAME_COLUMN, NameRule, Strategy, column};
@@ -97,6 +98,15 @@ impl Strategy for SigningRequestStrategy {
         let conditions = new.status.take().and_then(|status| status.conditions);
         new.spec = old.spec.clone();
         new.status = Some(CertificateSigningRequestStatus { conditions, ..old.status.clone().unwrap_or_default() });
+    }
+
+    fn ownable(&self, subresource: &str) -> Filter {
+        Filter::Without(match subresource {
+            "" => &[&["spec"], &["status"]],
+            "status" => &[&["spec"], &["status", "conditions"]],
+            "approval" => &[&["spec"], &["status", "certificate"]],
+            _ => &[],
+        })
     }
 
     fn validate(&self, request: &CertificateSigningRequest) -> FieldErrors {

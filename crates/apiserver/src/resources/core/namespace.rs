@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceStatus};
 use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
+use xebec_api::fields::Filter;
 
 use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, NameRule, Strategy, column};
 use crate::resources::columns;
@@ -55,6 +56,13 @@ impl Strategy for NamespaceStrategy {
 
     /// `/finalize` is where the finalizers of the specification change.
     fn prepare_part_update(&self, _subresource: &str, _new: &mut Namespace, _old: &Namespace) {}
+
+    fn ownable(&self, subresource: &str) -> Filter {
+        match subresource {
+            "status" => Filter::Without(&[&["spec"]]),
+            _ => Filter::Without(&[&["status"]]),
+        }
+    }
 
     fn validate(&self, namespace: &Namespace) -> FieldErrors {
         let mut errors = FieldErrors::new();

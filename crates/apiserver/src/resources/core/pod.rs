@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
+use xebec_api::fields::Filter;
 
 use super::{pod_cells, pod_defaults, pod_resize, pod_resources, pod_status, pod_update, pod_warnings};
 use crate::registry::strategy::{Column, Deletion, Strategy};
@@ -58,6 +59,23 @@ impl Strategy for PodStrategy {
     fn prepare_status_update(&self, new: &mut Pod, old: &Pod) {
         new.metadata.owner_references = old.metadata.owner_references.clone();
         pod_status::carry_over(new.status.get_or_insert_default(), &old.status.clone().unwrap_or_default());
+    }
+
+    fn ownable(&self, subresource: &str) -> Filter {
+        match subresource {
+            "" => Filter::Without(&[&["status"]]),
+            "status" => {
+                Filter::Without(&[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]])
+            }
+            "ephemeralcontainers" => Filter::Only(&[&["spec", "ephemeralContainers"]]),
+            "resize" => Filter::Only(&[
+                &["spec", "containers", "*", "resources"],
+                &["spec", "containers", "*", "resizePolicy"],
+                &["spec", "initContainers", "*", "resources"],
+                &["spec", "initContainers", "*", "resizePolicy"],
+            ]),
+            _ => Filter::Without(&[]),
+        }
     }
 
     fn validate(&self, pod: &Pod) -> FieldErrors {

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::{VolumeAttachment, VolumeAttachmentStatus};
 use serde_json::Value;
 use xebec_api::field::{FieldError, FieldErrors, Path};
+use xebec_api::fields::Filter;
 
 use crate::registry::metadata;
 use crate::registry::strategy::{AGE_COLUMN, Column, Generation, NAME_COLUMN, Strategy, column};
@@ -36,6 +37,13 @@ impl Strategy for VolumeAttachmentStrategy {
 
     fn prepare_status_update(&self, new: &mut VolumeAttachment, old: &VolumeAttachment) {
         metadata::keep_for_status(&mut new.metadata, &old.metadata);
+    }
+
+    fn ownable(&self, subresource: &str) -> Filter {
+        match subresource {
+            "status" => Filter::Without(&[&["metadata"], &["spec"]]),
+            _ => Filter::Without(&[&["status"]]),
+        }
     }
 
     fn validate(&self, attachment: &VolumeAttachment) -> FieldErrors {

@@ -330,12 +330,17 @@ impl ManagedAt {
 
 /// The stored bytes of an object with the JSON text of its `metadata.managedFields`, in an allocation of exactly their size.
 pub fn with_managed_fields(plain: Vec<u8>, managed: &str) -> Bytes {
-    let at = serde_json::from_slice::<Envelope<'_>>(&plain)
-        .map(|envelope| envelope.metadata.get().as_ptr() as usize - plain.as_ptr() as usize + 1);
-    let at = match at {
-        Ok(at) if !managed.is_empty() => at,
-        _ => return Bytes::from(plain.into_boxed_slice()),
+    const FIRST: &[u8] = b"{\"metadata\":{";
+    // Most kinds have it in front, where it need not be looked for.
+    let at = if managed.is_empty() {
+        None
+    } else if plain.starts_with(FIRST) {
+        Some(FIRST.len())
+    } else {
+        let envelope = serde_json::from_slice::<Envelope<'_>>(&plain).ok();
+        envelope.map(|envelope| envelope.metadata.get().as_ptr() as usize - plain.as_ptr() as usize + 1)
     };
+    let Some(at) = at else { return Bytes::from(plain.into_boxed_slice()) };
     let comma: &[u8] = if plain[at] == b'}' { b"" } else { b"," };
     let pieces = [&plain[..at], b"\"managedFields\":", managed.as_bytes(), comma, &plain[at..]];
     Bytes::from(pieces.concat().into_boxed_slice())

@@ -1,11 +1,12 @@
 //! The project's chores: `images` builds container images without a registry, `tidy` checks the tree against its rules,
-//! `codegen` makes the schema table from the published API documents. Nothing here ends up in the binary.
+//! `codegen` makes the schema table from the published API documents, `fixtures` gathers their filled objects. Nothing here ends up in the binary.
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod codegen;
+mod fixtures;
 mod images;
 mod tidy;
 mod workspace;
@@ -23,6 +24,8 @@ enum Chore {
     Images(images::Arguments),
     /// Checks the tree against the rules of ARCHITECTURE.md and CONTRIBUTING.md.
     Tidy,
+    /// Gathers the filled objects of the Go module k8s.io/api for the protobuf tests.
+    Fixtures(fixtures::Arguments),
     /// Makes the schema table from the published API documents.
     #[command(disable_help_flag = true)]
     Codegen {
@@ -45,6 +48,7 @@ fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Images(arguments) => images::run(&arguments),
         Chore::Tidy => tidy::run(),
+        Chore::Fixtures(arguments) => fixtures::run(&arguments),
         Chore::Codegen { arguments } => codegen::run(&arguments),
     }
 }

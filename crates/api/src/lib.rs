@@ -13,6 +13,7 @@ pub mod object;
 pub mod openapi;
 pub mod patch;
 pub mod pod;
+pub mod protobuf;
 pub mod quantity;
 pub mod quota;
 pub mod resource;

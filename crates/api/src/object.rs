@@ -3,6 +3,7 @@
 //!
 //! The stored bytes bear no `resourceVersion` (the store knows it as the revision) and no `apiVersion` or `kind` (the
 //! resource knows them); both are spliced in while writing, so that cache, history and lists share one allocation.
+//! The protobuf form is made of the same bytes when a client first asks for it.
 //! An object read over HTTP has them in its bytes already. An `Object` is immutable; everything holds `Arc<Object>`.
 
 use std::any::Any;
@@ -16,7 +17,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::protobuf::{self, Revised};
 use crate::resource::{Kind, ResourceType};
+use crate::schema::Type;
 
 /// Namespace and name. The namespace of a cluster-scoped object is empty.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +108,7 @@ pub struct Object {
     revision: u64,
     meta: Meta,
     typed: OnceLock<Typed>,
+    message: OnceLock<Box<[u8]>>,
 }
 
 /// Where the bytes hold `metadata.managedFields`.
@@ -167,7 +171,7 @@ impl Object {
         let splice = Some(metadata_at as u32 + 1);
         let managed = ManagedAt::find(&raw, &parsed);
         let meta = parsed.into_meta();
-        Ok(Object { raw, splice, managed, revision, meta, typed: OnceLock::new() })
+        Ok(Object { raw, splice, managed, revision, meta, typed: OnceLock::new(), message: OnceLock::new() })
     }
 
     /// Reads bytes as an API server sends them. `resourceVersion` becomes the revision; one that is no number becomes 0.
@@ -176,7 +180,7 @@ impl Object {
         let revision = parsed.resource_version.take().and_then(|rv| rv.parse().ok()).unwrap_or(0);
         let managed = ManagedAt::find(&raw, &parsed);
         let meta = parsed.into_meta();
-        Ok(Object { raw, splice: None, managed, revision, meta, typed: OnceLock::new() })
+        Ok(Object { raw, splice: None, managed, revision, meta, typed: OnceLock::new(), message: OnceLock::new() })
     }
 
     /// An object of a typed value, as tests and local caches make it.
@@ -265,6 +269,23 @@ impl Object {
             out.push(b',');
         }
         out.extend_from_slice(&self.raw[splice..]);
+    }
+
+    /// The object's protobuf message, encoded on first use and shared from then on. `ty` is the object's own type.
+    pub fn protobuf(&self, ty: &'static Type) -> Result<Revised<'_>, protobuf::EncodeError> {
+        let message = match self.message.get() {
+            Some(message) => message,
+            None => {
+                let message = protobuf::encode(ty, &self.raw)?.into_boxed_slice();
+                self.message.get_or_init(|| message)
+            }
+        };
+        Ok(self.revised(message))
+    }
+
+    /// A message made of the object's bytes, as the wire shows it: with the revision that stored bytes lack.
+    pub fn revised<'a>(&self, message: &'a [u8]) -> Revised<'a> {
+        if self.splice.is_some() { Revised::new(message, self.revision) } else { Revised::plain(message) }
     }
 
     /// The object as a JSON tree with `resourceVersion`; `kind` and `apiVersion` only if the bytes have them.

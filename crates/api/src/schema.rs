@@ -11,8 +11,11 @@ mod table;
 mod time;
 
 pub use canonical::canonical;
+pub(crate) use canonical::zero;
 pub use decode::{DecodeError, Decoded, decode_json, decode_value, parse_json, strict_error};
+pub(crate) use table::json_schema;
 pub use table::{
-    Alternative, Embedded, Field, ListType, MapType, Member, PatchStrategy, ResourceRow, Shape, SubresourceRow, Table,
+    Alternative, ElementId, Embedded, Field, ListType, MapType, Member, PatchStrategy, ResourceRow, Shape, SubresourceRow, Table,
     Type, TypeId, WireType, table,
 };
+pub(crate) use time::{format, instant};

@@ -42,11 +42,18 @@ struct Sources {
     v2: serde_json::Map<String, Value>,
     /// OpenAPI name -> schema, from the v3 documents, which alone carry defaults.
     v3: BTreeMap<String, Value>,
+    /// Kinds that no document publishes, and the structs they are made of: options, internal forms, versions that are no
+    /// longer served. Objects in such forms still come over the wire.
+    unpublished: BTreeMap<(String, String), Option<String>>,
 }
+
+/// Kinds of `meta/v1` that bear a group of their own instead of every group's version.
+const META_KINDS: &[&str] = &["PartialObjectMetadata", "PartialObjectMetadataList"];
 
 pub fn render(kube: &Path, version: &str) -> Result<String> {
     let mut sources = Sources::read(kube, version)?;
-    let names = sources.close_over_embedded()?;
+    let mut names = sources.close_over_embedded()?;
+    sources.close_over_unpublished(&mut names)?;
     let mut out = String::new();
     let mut package = "";
     for (path, name) in &names {
@@ -81,7 +88,54 @@ impl Sources {
                 packages.insert(path, package);
             }
         }
-        Ok(Self { packages, embedded_in: BTreeMap::new(), v2, v3 })
+        let mut unpublished = BTreeMap::new();
+        for (path, group) in api_packages(root, staging)? {
+            if !packages.contains_key(&path) {
+                packages.insert(path.clone(), go::read_package(&path, &module_dir(root, &path, staging)?)?);
+            }
+            for name in unpublished_kinds(&packages[&path]) {
+                let openapi = format!("{}.{name}", openapi_package(&path));
+                let group = match path.as_str() {
+                    META if META_KINDS.contains(&name) => "meta.k8s.io",
+                    _ => &group,
+                };
+                if !v2.contains_key(&openapi) {
+                    let kind = format!("{group}/{}/{name}", go::last_segment(&path));
+                    unpublished.insert((path.clone(), name.to_string()), Some(kind));
+                }
+            }
+        }
+        Ok(Self { packages, embedded_in: BTreeMap::new(), v2, v3, unpublished })
+    }
+
+    /// Adds the unpublished kinds and every unpublished struct that they lead to.
+    fn close_over_unpublished(&mut self, names: &mut BTreeSet<(String, String)>) -> Result<()> {
+        let mut queue: Vec<_> = self.unpublished.keys().cloned().collect();
+        names.extend(queue.iter().cloned());
+        while let Some((path, name)) = queue.pop() {
+            let fields = self.fields(&path, &name)?;
+            let mut found: Vec<_> = fields.iter().filter_map(|field| self.struct_named(&field.expr)).collect();
+            found.retain(|key| !names.contains(key));
+            for key in found {
+                if names.insert(key.clone()) {
+                    self.unpublished.insert(key.clone(), None);
+                    queue.push(key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The struct that a type is or is made of, unless it has JSON methods of its own.
+    fn struct_named(&self, expr: &Expr) -> Option<(String, String)> {
+        match expr {
+            Expr::Pointer(inner) | Expr::Slice(inner) | Expr::Map(_, inner) => self.struct_named(inner),
+            Expr::Name { package, name } if SPECIAL.iter().any(|(p, n, _)| p == package && n == name) => None,
+            Expr::Name { package, name } => match self.packages.get(package)?.types.get(name)? {
+                Decl::Struct(_) => Some((package.clone(), name.clone())),
+                Decl::Alias(target) | Decl::Named(target) => self.struct_named(target),
+            },
+        }
     }
 
     /// Every published type, and the structs embedded in them, which the documents show only spread out.
@@ -141,6 +195,9 @@ impl Sources {
             self.compare_names(path, name, schema)?;
         } else {
             write!(out, "\t-")?;
+        }
+        if let Some(Some(kind)) = self.unpublished.get(&(path.to_string(), name.to_string())) {
+            write!(out, "\tK:{kind}")?;
         }
         writeln!(out)?;
         let openapi = self.published_name(path, name);
@@ -275,7 +332,7 @@ impl Sources {
         }
         match self.packages.get(package).and_then(|p| p.types.get(name)) {
             // A type made from a struct of another package is published under its own name.
-            Some(Decl::Struct(_) | Decl::Named(_)) if self.is_published_struct(package, name) => {
+            Some(Decl::Struct(_) | Decl::Named(_)) if self.is_struct_of_table(package, name) => {
                 let openapi = openapi_package(package);
                 Ok((if package == path { format!(".{name}") } else { format!("{openapi}.{name}") }, go))
             }
@@ -291,9 +348,11 @@ impl Sources {
         }
     }
 
-    fn is_published_struct(&self, package: &str, name: &str) -> bool {
-        let embedded = self.embedded_in.contains_key(&(package.to_string(), name.to_string()));
-        embedded || self.v2.contains_key(&format!("{}.{name}", openapi_package(package)))
+    fn is_struct_of_table(&self, package: &str, name: &str) -> bool {
+        let key = (package.to_string(), name.to_string());
+        self.embedded_in.contains_key(&key)
+            || self.unpublished.contains_key(&key)
+            || self.v2.contains_key(&format!("{}.{name}", openapi_package(package)))
     }
 
     /// What the reader of the table would print for a type that has no `G:`.
@@ -307,7 +366,7 @@ impl Sources {
                 let declared = self.packages.get(package).and_then(|p| p.types.get(name));
                 let special = SPECIAL.iter().any(|(p, n, _)| p == package && n == name);
                 match declared {
-                    Some(Decl::Named(target)) if !special && !self.is_published_struct(package, name) => {
+                    Some(Decl::Named(target)) if !special && !self.is_struct_of_table(package, name) => {
                         self.derived_go(target)?
                     }
                     Some(Decl::Alias(target)) if !special => self.derived_go(target)?,
@@ -396,6 +455,47 @@ fn read_json(path: &Path) -> Result<Value> {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
+}
+
+/// The packages of `k8s.io/api` with their groups, and that of the types which all groups share.
+fn api_packages(root: &Path, staging: &str) -> Result<Vec<(String, String)>> {
+    let mut packages = vec![(META.to_string(), String::new())];
+    let api = module_dir(root, "k8s.io/api/", staging)?;
+    for group in sorted_directories(&api)? {
+        for version in sorted_directories(&api.join(&group))? {
+            let Ok(source) = fs::read_to_string(api.join(&group).join(&version).join("register.go")) else { continue };
+            let name = source.lines().find_map(|line| line.strip_prefix("const GroupName = \""));
+            let name = name.and_then(|rest| rest.split('"').next()).context("register.go names no group")?;
+            packages.push((format!("k8s.io/api/{group}/{version}"), name.to_string()));
+        }
+    }
+    Ok(packages)
+}
+
+fn sorted_directories(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The structs of a package that name their kind and have a protobuf form.
+fn unpublished_kinds(package: &Package) -> impl Iterator<Item = &str> {
+    let names_kind = |field: &Field| {
+        field.json.is_empty()
+            && matches!(&field.expr, Expr::Name { package, name } if package == META && name == "TypeMeta")
+    };
+    package.types.iter().filter_map(move |(name, declared)| match declared {
+        Decl::Struct(fields) if package.messages.contains_key(name) && fields.iter().any(names_kind) => {
+            Some(name.as_str())
+        }
+        _ => None,
+    })
 }
 
 fn type_name(openapi: &str) -> String {

@@ -8,7 +8,7 @@
 
 use serde_json::{Map, Value};
 
-use super::table::{Alternative, Field, Shape, Type, table};
+use super::table::{Alternative, Field, Shape, Type, json_schema};
 
 /// Rebuilds `value`, an object of type `ty`, in upstream's form. What is not an object is left alone.
 pub fn canonical(value: &mut Value, ty: &Type) {
@@ -69,7 +69,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// What upstream writes for a value of this shape that was never set.
-pub(super) fn zero(shape: Shape) -> Value {
+pub(crate) fn zero(shape: Shape) -> Value {
     match shape {
         Shape::String => Value::String(String::new()),
         Shape::Bool => Value::Bool(false),
@@ -104,7 +104,7 @@ fn shaped(value: Value, shape: Shape) -> Value {
 }
 
 fn schema_or(value: Value, alternative: Alternative) -> Value {
-    let Some(schema) = table().type_named(JSON_SCHEMA.0, JSON_SCHEMA.1) else { return value };
+    let schema = json_schema();
     match (value, alternative) {
         (Value::Object(map), _) => Value::Object(object(map, schema)),
         (Value::Array(items), Alternative::Array) => {
@@ -114,14 +114,11 @@ fn schema_or(value: Value, alternative: Alternative) -> Value {
     }
 }
 
-/// The type that the alternatives of [`Alternative`] alternate with.
-pub(super) const JSON_SCHEMA: (&str, &str) =
-    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1", "JSONSchemaProps");
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::table::table;
     use super::*;
 
     fn check(group: &str, version: &str, kind: &str, value: Value, expected: &str) {

@@ -12,8 +12,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::{Map, Number, Value};
 
 use super::{
-    canonical::{JSON_SCHEMA, zero},
-    table::{Alternative, Field, Shape, Type, table},
+    canonical::zero,
+    table::{Alternative, Field, Shape, Type, json_schema},
     time,
 };
 use crate::quantity::Quantity;
@@ -350,7 +350,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 Seed { context, shape: self.shape, go: None }.list(Shape::Json, access)
             }),
             Shape::SchemaOr(alternative @ (Alternative::Array | Alternative::Strings)) => {
-                let element = if alternative == Alternative::Strings { Shape::String } else { schema::<A::Error>()? };
+                let element = if alternative == Alternative::Strings { Shape::String } else { schema() };
                 untracked(self.context, |context| Seed { context, shape: element, go: None }.list(element, access))
             }
             _ => {
@@ -370,8 +370,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 Seed { context, shape: Shape::Json, go: None }.map(Shape::Json, access)
             }),
             Shape::SchemaOr(_) => {
-                let schema = schema::<A::Error>()?;
-                untracked(self.context, |context| Seed { context, shape: schema, go: None }.visit_map(access))
+                untracked(self.context, |context| Seed { context, shape: schema(), go: None }.visit_map(access))
             }
             _ => {
                 let value = self.wrong("object");
@@ -390,9 +389,8 @@ fn untracked<T>(context: &mut Context, inner: impl FnOnce(&mut Context) -> T) ->
     out
 }
 
-fn schema<E: serde::de::Error>() -> Result<Shape, E> {
-    let ty = table().type_named(JSON_SCHEMA.0, JSON_SCHEMA.1).ok_or_else(|| E::custom("no JSON schema type"))?;
-    Ok(Shape::Object(ty.id))
+fn schema() -> Shape {
+    Shape::Object(json_schema().id)
 }
 
 /// A `null` among elements is the zero value of the element in Go.
@@ -443,6 +441,7 @@ impl Visitor<'_> for KeySeed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::table;
     use super::*;
 
     fn ty(kind: &str) -> &'static Type {

@@ -1,7 +1,7 @@
 //! Reads `schema.table` into flat arrays. Nothing is copied out of the text: names are slices of it.
 //!
 //! The format: one record a line, tokens separated by tabs, the first token says what the record is.
-//! `P package` opens an OpenAPI package; `T name` a type in it (`-`: only ever embedded; `M:` map type, `U:` unions,
+//! `P package` opens an OpenAPI package; `T name` a type in it (`-`: not in the OpenAPI documents; `M:` map type, `U:` unions,
 //! `K:group/version/kind`); then its fields in the order of the Go declaration: `name shape number`, flags (`?` left out
 //! when empty, `z` left out when zero, `*` pointer, `!` required), `L:` list type and keys, `M:` map type, `P:strategy:key`
 //! for patches, `G:` Go's name of the type where it cannot be derived, `E:` allowed values, `=` default; `+ type number` embeds a
@@ -17,6 +17,12 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| Reader::default().read(TEXT));
 /// The facts about the built-in kinds, read on the first call.
 pub fn table() -> &'static Table {
     &TABLE
+}
+
+/// The type that the alternatives of [`Alternative`] alternate with.
+pub(crate) fn json_schema() -> &'static Type {
+    let package = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
+    table().type_named(package, "JSONSchemaProps").expect("the table has the type of JSON schemas")
 }
 
 pub struct Table {
@@ -45,6 +51,8 @@ pub struct Type {
     pub fields: Box<[Field]>,
     /// The members as declared, which is how protobuf nests them.
     pub members: Box<[Member]>,
+    /// Positions in `members` of those that have a protobuf form, by ascending field number.
+    pub numbered: Box<[u16]>,
     /// Field numbers of `fields`, sorted by name.
     by_name: Box<[u16]>,
     attributes: &'static str,
@@ -76,6 +84,8 @@ pub enum Member {
 #[derive(Clone, Copy)]
 pub struct Embedded {
     pub ty: TypeId,
+    /// Where in `Type::fields` the fields of `ty` begin; they follow one another.
+    pub first: u16,
     /// 0: no protobuf form (`TypeMeta`).
     pub number: u16,
 }
@@ -245,8 +255,9 @@ impl Type {
         found.ok().map(|at| usize::from(self.by_name[at]))
     }
 
-    /// Only ever embedded in other types, so not a definition of the OpenAPI documents.
-    pub fn embedded_only(&self) -> bool {
+    /// Not a definition of the OpenAPI documents: only ever embedded in other types, or of a version that is no longer
+    /// served.
+    pub fn is_unpublished(&self) -> bool {
         attribute(self.attributes, "-").is_some()
     }
 
@@ -449,12 +460,19 @@ impl Reader {
         assert!(fields.len() <= 128, "the decoder keeps a bit for each field of a type");
         let mut by_name: Box<[u16]> = (0..fields.len() as u16).collect();
         by_name.sort_unstable_by_key(|at| fields[usize::from(*at)].name);
+        let number = |at: &u16| match members[usize::from(*at)] {
+            Member::Field(field) => fields[usize::from(field)].number,
+            Member::Embedded(embedded) => embedded.number,
+        };
+        let mut numbered: Vec<u16> = (0..members.len() as u16).filter(|at| number(at) != 0).collect();
+        numbered.sort_unstable_by_key(number);
         Type {
             id,
             package: draft.package,
             name: draft.name,
             fields: fields.into(),
             members: members.into(),
+            numbered: numbered.into(),
             by_name,
             attributes: draft.attributes,
         }
@@ -476,7 +494,7 @@ impl Reader {
                 continue;
             }
             let Shape::Object(ty) = shape else { panic!("only a struct is embedded") };
-            members.push(Member::Embedded(Embedded { ty, number }));
+            members.push(Member::Embedded(Embedded { ty, first: spread.fields.len() as u16, number }));
             let inner = &spread.drafts[usize::from(ty.0)];
             let through = through.map_or_else(|| inner.name.to_owned(), |outer| format!("{outer}.{}", inner.name));
             self.read_members(inner, Some(&through), spread);

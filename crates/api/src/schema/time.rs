@@ -8,6 +8,8 @@ use jiff::{Timestamp, civil, tz::Offset};
 const SECONDS: &str = "2006-01-02T15:04:05Z07:00";
 const MICROSECONDS: &str = "2006-01-02T15:04:05.000000Z07:00";
 
+const NANOSECONDS: i128 = 1_000_000_000;
+
 /// The text as upstream would write it back. The zero time is the empty string.
 pub fn normalize(text: &str, micro: bool) -> Result<String, String> {
     let at = parse(text, micro)?;
@@ -15,6 +17,17 @@ pub fn normalize(text: &str, micro: bool) -> Result<String, String> {
         return Ok(String::new());
     }
     Ok(format(at, micro))
+}
+
+/// Seconds and nanoseconds since 1970, `None` for the zero time and for the empty text that stands for it.
+pub fn instant(text: &str) -> Result<Option<(i64, u32)>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let at = parse(text, false)?;
+    let nanoseconds = at.as_nanosecond();
+    let (seconds, rest) = (nanoseconds.div_euclid(NANOSECONDS), nanoseconds.rem_euclid(NANOSECONDS));
+    Ok((at != zero()).then_some((seconds as i64, rest as u32)))
 }
 
 /// RFC 3339 in UTC with upstream's precision.

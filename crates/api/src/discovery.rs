@@ -91,9 +91,9 @@ impl AggregatedVersion {
         }
     }
 
-    /// The content type under which the document is sent.
-    pub fn content_type(self) -> String {
-        format!("application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList", self.as_str())
+    /// The parameters of the content type under which the document is sent.
+    pub fn parameters(self) -> String {
+        format!("g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList", self.as_str())
     }
 }
 

@@ -146,10 +146,15 @@ pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     typed(code, full(text), HeaderValue::from_static("text/plain; charset=utf-8"))
 }
 
+/// Marks a response that tells of an error, so that it can go out in the form the client accepts.
+#[derive(Clone, Copy)]
+pub struct Failed;
+
 /// An error as clients expect it: the code and a Status object.
 pub fn status(error: &StatusError) -> Response<Body> {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json(code, status_bytes(error));
+    response.extensions_mut().insert(Failed);
     let retry = error.0.details.as_ref().and_then(|details| details.retry_after_seconds);
     if let Some(seconds) = retry.filter(|seconds| *seconds > 0) {
         response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -58,7 +58,8 @@ pub async fn serve(server: &Arc<ServerState>, request: Request<Body>, origin: Or
     let passage = Passage { server, info: &info, origin: &origin, id: &id, received: started.0 };
     let dry_run = if options.dry_run.is_empty() { "" } else { "All" };
     let span = tracing::debug_span!("request", verb = info.verb, path = info.path);
-    let mut response = passage.steps(&mut parts, options, body).instrument(span).await;
+    let response = passage.steps(&mut parts, options, body).instrument(span).await;
+    let mut response = handlers::render::status_as_accepted(&parts.headers, response);
     passage.count(response.status(), dry_run, started.1);
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -300,9 +301,9 @@ fn answered(trail: Option<Trail>, response: Response<Body>) -> Response<Body> {
         return response;
     }
     let (parts, body) = response.into_parts();
-    let json = parts.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     let body = body.gathered();
-    trail.answered(code, body.bytes().filter(|_| json).map(|bytes| &bytes[..]));
+    let json = body.bytes().and_then(|bytes| handlers::render::as_json(parts.headers.get(CONTENT_TYPE), bytes));
+    trail.answered(code, json.as_deref());
     trail.reach(Stage::ResponseComplete);
     Response::from_parts(parts, body)
 }

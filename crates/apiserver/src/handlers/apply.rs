@@ -62,7 +62,7 @@ pub async fn apply(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     if !exists && part == Part::Main {
         // An apply may become a creation, which is another right.
         let creation = RequestInfo { verb: "create", ..info.clone() };
-        if let Err(error) = chain::authorize(context.server, &creation, user, "").await {
+        if let Err(error) = chain::authorize(context.server, &creation, user, &context.options).await {
             registry.catch_up().await?;
             if served.cache.get(&namespace, info.name).is_none() {
                 return Err(error);

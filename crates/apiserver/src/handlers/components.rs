@@ -34,9 +34,7 @@ pub async fn handle(context: &mut Context<'_>) -> Answer {
             let objects = statuses.iter().map(wire).collect::<Result<Vec<Object>, StatusError>>()?;
             let items = objects.into_iter().map(Item::new).filter(|item| selection.matches(item, &*served.strategy));
             let objects: Vec<Arc<Object>> = items.map(|item| item.object.clone()).collect();
-            let accepted = context.accepted()?;
-            let bytes = context.renderer(&served, accepted)?.objects(&objects, 0);
-            context.encoded(StatusCode::OK, bytes, accepted)
+            context.objects(&served, objects, 0)
         }
         _ => Err(super::method_not_allowed()),
     }

@@ -5,10 +5,11 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 use serde_saphyr::DuplicateKeyPolicy;
+use xebec_api::protobuf;
 use xebec_api::schema::{self, DecodeError, Type};
 use xebec_api::status::StatusError;
 
-use super::protobuf::{self, Envelope};
+use crate::negotiation::Encoding;
 use crate::options::FieldValidation;
 use crate::registry::Served;
 
@@ -24,19 +25,31 @@ pub fn media_type(headers: &HeaderMap) -> &str {
 }
 
 /// JSON bytes of a JSON, YAML or protobuf body; of the latter only where the type is known.
-pub fn as_json(headers: &HeaderMap, body: Bytes, ty: Option<&Type>) -> Result<Bytes, StatusError> {
-    match (media_type(headers), ty) {
-        (protobuf::MEDIA_TYPE, Some(ty)) => protobuf_to_json(&body, ty),
-        (media_type, _) => text_to_json(media_type, body),
+pub fn as_json(headers: &HeaderMap, body: Bytes, ty: Option<&'static Type>) -> Result<Bytes, StatusError> {
+    match media_type(headers) {
+        media_type if media_type == Encoding::Protobuf.media_type() => protobuf_to_json(&body, ty),
+        media_type => text_to_json(media_type, body),
     }
 }
 
-fn protobuf_to_json(body: &[u8], ty: &Type) -> Result<Bytes, StatusError> {
-    let tree = Envelope::read(body).and_then(|envelope| envelope.tree(ty));
-    let mut tree = tree.map_err(|error| StatusError::bad_request(error.to_string()))?;
-    // The wire has every field that is no pointer, set or not; JSON leaves out what is empty.
-    schema::canonical(&mut tree, ty);
-    serde_json::to_vec(&tree).map(Bytes::from).map_err(StatusError::internal)
+/// The envelope says what the body is; where it does not, it is of type `expected`.
+fn protobuf_to_json(body: &[u8], expected: Option<&'static Type>) -> Result<Bytes, StatusError> {
+    let kind = expected.map_or("", |ty| ty.name);
+    let refused = |error: protobuf::DecodeError| unreadable(kind, body, &error.to_string());
+    match body {
+        b"" => return Err(unreadable(kind, body, "empty data")),
+        protobuf::MAGIC => return Err(unreadable(kind, body, "empty body")),
+        _ => {}
+    }
+    let envelope = protobuf::unwrap(body).map_err(refused)?;
+    let (group, version) = envelope.api_version.split_once('/').unwrap_or(("", envelope.api_version));
+    let named = schema::table().type_of(group, version, envelope.kind);
+    let ty = named.or(expected).ok_or_else(|| StatusError::unsupported_media_type(ACCEPTED))?;
+    let json = protobuf::decode(ty, envelope.message, envelope.api_version, envelope.kind);
+    json.map(Bytes::from).map_err(|error| {
+        let version = if version.is_empty() { "v1" } else { version };
+        StatusError::bad_request(format!("{} in version {version:?} cannot be handled as a {kind}: {error}", ty.name))
+    })
 }
 
 fn text_to_json(media_type: &str, body: Bytes) -> Result<Bytes, StatusError> {
@@ -127,11 +140,7 @@ impl<'a> Expected<'a> {
 
     fn unreadable(&self, json: &[u8], text: &str) -> StatusError {
         let text = if text.starts_with("EOF") { "unexpected end of JSON input" } else { text };
-        StatusError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {text} ({})",
-            self.kind,
-            summary(json)
-        ))
+        unreadable(self.kind, json, &format!("couldn't get version/kind; json parse error: {text}"))
     }
 
     fn refused(&self, text: &str) -> StatusError {
@@ -171,6 +180,13 @@ impl<'a> Expected<'a> {
             self.kind
         )))
     }
+}
+
+fn unreadable(kind: &str, body: &[u8], why: &str) -> StatusError {
+    StatusError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+        summary(body)
+    ))
 }
 
 fn not_an_object(json: &[u8]) -> String {

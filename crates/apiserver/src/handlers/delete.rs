@@ -49,7 +49,7 @@ pub async fn delete(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     let resource = served.resource();
     let key = (&*resource.group, &*resource.plural);
     if deleted.gone && !ANSWERED_WITH_OBJECT.contains(&key) {
-        return context.encoded(StatusCode::OK, success(served, &deleted.object), accepted);
+        return context.encoded(StatusCode::OK, success(served, &deleted.object), accepted.encoding);
     }
     let cascading = options.orphan_dependents == Some(false);
     let code = if !deleted.gone && cascading { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -57,7 +57,7 @@ pub async fn delete(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
 }
 
 pub async fn delete_collection(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
-    let accepted = context.accepted()?;
+    context.accepted()?;
     context.options.check_list()?;
     let options = read_options(context).await?;
     let dry_run = options.dry_run.as_ref().is_some_and(|all| !all.is_empty());
@@ -66,8 +66,7 @@ pub async fn delete_collection(context: &mut Context<'_>, served: &Arc<Served>) 
     let mut call = context.call(user, dry_run, "");
     let result = context.server.registry.delete_collection(served, &selection, &options, &mut call).await;
     let objects = context.finish(call, result)?;
-    let renderer = context.renderer(served, accepted)?;
-    context.encoded(StatusCode::OK, renderer.objects(&objects, context.server.registry.cache.applied()), accepted)
+    context.objects(served, objects, context.server.registry.cache.applied())
 }
 
 /// From the body if there is one, else from the query.

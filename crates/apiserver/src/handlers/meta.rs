@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use xebec_api::discovery::{self, AggregatedVersion, Discovery};
@@ -13,9 +13,10 @@ use xebec_api::openapi::{OpenApi, V2_PROTOBUF};
 use xebec_api::schema::{self, SubresourceRow};
 use xebec_api::status::StatusError;
 
-use super::{Answer, Context};
+use super::{Answer, Context, render};
 use crate::authz::reviews::REVIEWS;
 use crate::body::{self, Body};
+use crate::negotiation::{self, Encoding, Transform};
 use crate::registry::{Index, Served};
 use crate::server_state::ServerState;
 use crate::{health, profile};
@@ -87,7 +88,7 @@ pub async fn handle(context: &Context<'_>) -> Answer {
             Err(super::method_not_allowed())
         }
         [] => Ok(paths(context)),
-        ["version"] => Ok(version()),
+        ["version"] => version(context),
         ["metrics"] => Ok(metrics(context, false)),
         ["metrics", "slis"] => Ok(metrics(context, true)),
         ["healthz" | "livez" | "readyz", ..] => {
@@ -118,7 +119,23 @@ fn openid(context: &Context<'_>, parts: &[&str]) -> Answer {
 
 fn json_document(context: &Context<'_>, document: Option<Document>) -> Answer {
     let Some(document) = document else { return Ok(super::nothing_there()) };
-    Ok(tagged(context, &document, HeaderValue::from_static("application/json")))
+    Ok(tagged(context, &document, Encoding::Json.content_type()))
+}
+
+/// The document under `key` in an encoding. It is built as JSON, and out of that in every other encoding.
+fn encoded(
+    documents: &Documents,
+    key: &str,
+    encoding: Encoding,
+    build: impl FnOnce() -> Option<Value>,
+) -> Result<Option<Document>, StatusError> {
+    let json = documents.get(key, || build().map(|tree| tree.to_string().into_bytes()));
+    let Some(json) = json else { return Ok(None) };
+    if encoding == Encoding::Json {
+        return Ok(Some(json));
+    }
+    let bytes = render::document(&json.bytes, encoding)?;
+    Ok(documents.get(&format!("{key} {}", encoding.media_type()), || Some(bytes)))
 }
 
 /// A document with its tag; only the tag if the client has it.
@@ -138,12 +155,18 @@ fn discover(context: &Context<'_>, parts: &[&str]) -> Answer {
     let server = context.server;
     let documents = &server.documents;
     let discovery = documents.discovery(&server.registry.index);
-    if let ([root], Some(version)) = (parts, aggregated(&context.parts.headers)) {
+    let offered = negotiation::best(&context.parts.headers, |encoding, transform| {
+        Some((encoding, form(transform).filter(|form| form.is_none() || parts.len() == 1)?))
+    });
+    let Some((encoding, aggregated)) = offered else {
+        return Err(negotiation::not_acceptable(&context.parts.headers, negotiation::OFFERED));
+    };
+    if let ([root], Some(version)) = (parts, aggregated) {
         let key = format!("aggregated {root} {}", version.as_str());
-        let core = *root == "api";
-        let document = documents.get(&key, || Some(discovery.aggregated(core, version).to_string().into_bytes()));
+        let document = encoded(documents, &key, encoding, || Some(discovery.aggregated(*root == "api", version)))?;
         let document = document.ok_or_else(StatusError::no_such_path)?;
-        let content_type = HeaderValue::from_str(&version.content_type()).map_err(StatusError::internal)?;
+        let content_type = format!("{};{}", encoding.media_type(), version.parameters());
+        let content_type = HeaderValue::from_str(&content_type).map_err(StatusError::internal)?;
         return Ok(tagged(context, &document, content_type));
     }
     let build = || -> Option<Value> {
@@ -156,32 +179,20 @@ fn discover(context: &Context<'_>, parts: &[&str]) -> Answer {
             _ => None,
         }
     };
-    json_document(context, documents.get(&parts.join("/"), || build().map(|tree| tree.to_string().into_bytes())))
+    match encoded(documents, &parts.join("/"), encoding, build)? {
+        Some(document) => Ok(tagged(context, &document, encoding.content_type())),
+        None => Ok(super::nothing_there()),
+    }
 }
 
-/// The aggregated form that the client likes better than the plain one, if it knows it.
-fn aggregated(headers: &HeaderMap) -> Option<AggregatedVersion> {
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    for clause in values.flat_map(|value| value.split(',')) {
-        let mut parts = clause.split(';').map(str::trim);
-        if parts.next() != Some("application/json") {
-            continue;
-        }
-        let parameters: Vec<&str> = parts.filter(|part| !part.starts_with("q=")).collect();
-        if parameters.is_empty() {
-            return None;
-        }
-        let has = |wanted: &str| parameters.contains(&wanted);
-        if has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList") {
-            if has("v=v2") {
-                return Some(AggregatedVersion::V2);
-            }
-            if has("v=v2beta1") {
-                return Some(AggregatedVersion::V2Beta1);
-            }
-        }
+/// The form of discovery that a clause asks for: the plain one (`Some(None)`), an aggregated one, or one that there is not.
+fn form(transform: &Transform<'_>) -> Option<Option<AggregatedVersion>> {
+    match (transform.group, transform.version, transform.kind) {
+        ("", "", "") => Some(None),
+        ("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList") => Some(Some(AggregatedVersion::V2)),
+        ("apidiscovery.k8s.io", "v2beta1", "APIGroupDiscoveryList") => Some(Some(AggregatedVersion::V2Beta1)),
+        _ => None,
     }
-    None
 }
 
 fn open_api(server: &ServerState) -> OpenApi<'_> {
@@ -190,14 +201,24 @@ fn open_api(server: &ServerState) -> OpenApi<'_> {
 
 fn openapi_v2(context: &Context<'_>) -> Answer {
     let server = context.server;
-    let accept = context.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if accept.contains("application/com.github.proto-openapi.spec.v2") {
+    let Some(media_type) = negotiation::best_of(&context.parts.headers, &[JSON, V2_PROTOBUF_OF_OLD, V2_PROTOBUF])
+    else {
+        let mut response = Response::new(body::empty());
+        *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+        return Ok(response);
+    };
+    if media_type != JSON {
         let document = server.documents.get("openapi/v2 protobuf", || Some(open_api(server).v2_protobuf()));
         let document = document.ok_or_else(StatusError::no_such_path)?;
         return Ok(tagged(context, &document, HeaderValue::from_static(V2_PROTOBUF)));
     }
     json_document(context, server.documents.get("openapi/v2", || Some(open_api(server).v2().to_string().into_bytes())))
 }
+
+const JSON: &str = "application/json";
+
+/// As clients up to 1.23 spell it, with a character that media types do not have.
+const V2_PROTOBUF_OF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 fn openapi_v3(context: &Context<'_>, rest: Option<&[&str]>) -> Answer {
     let server = context.server;
@@ -215,14 +236,17 @@ fn openapi_v3(context: &Context<'_>, rest: Option<&[&str]>) -> Answer {
     json_document(context, document)
 }
 
-fn version() -> Response<Body> {
+fn version(context: &Context<'_>) -> Answer {
+    if negotiation::best_of(&context.parts.headers, &[JSON]).is_none() {
+        return Err(negotiation::not_acceptable(&context.parts.headers, JSON));
+    }
     let document = json!({
         "major": "1", "minor": "37", "emulationMajor": "1", "emulationMinor": "37", "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "36", "gitVersion": VERSION, "gitCommit": "", "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
         "platform": format!("linux/{}", architecture())
     });
-    body::json(StatusCode::OK, document.to_string())
+    Ok(body::json(StatusCode::OK, document.to_string()))
 }
 
 fn architecture() -> &'static str {

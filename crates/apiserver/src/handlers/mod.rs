@@ -84,6 +84,9 @@ pub struct Context<'a> {
     pub warnings: Vec<String>,
 }
 
+/// In which forms a collection can be had.
+const COLLECTION: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+
 type Answer = Result<Response<Body>, StatusError>;
 
 /// Answers a request that may be made. Warnings gathered on the way go with any answer.
@@ -174,8 +177,19 @@ impl Context<'_> {
         std::mem::replace(&mut *self.body.lock(), body::empty())
     }
 
+    /// The encoding of an answer that is nobody's object: it has neither a Table nor metadata to show.
+    fn accepted_plain(&self) -> Result<Encoding, StatusError> {
+        negotiation::plain(&self.parts.headers)
+    }
+
     fn accepted(&self) -> Result<Accepted, StatusError> {
-        negotiation::accepted(&self.parts.headers)
+        negotiation::accepted(&self.parts.headers).map_err(|error| match self.info.verb {
+            // Collections can be watched, too.
+            "list" | "watch" | "deletecollection" if self.info.name.is_empty() => {
+                negotiation::not_acceptable(&self.parts.headers, COLLECTION)
+            }
+            _ => error,
+        })
     }
 
     /// Who writes and how. Its warnings are moved back with [`Context::finish`].
@@ -214,29 +228,43 @@ impl Context<'_> {
 
     fn object(&self, served: &Arc<Served>, code: StatusCode, object: &Object) -> Answer {
         let accepted = self.accepted()?;
-        let bytes = self.renderer(served, accepted)?.object(object);
-        self.encoded(code, bytes, accepted)
+        let renderer = self.renderer(served, accepted)?;
+        if accepted.encoding == Encoding::Protobuf {
+            let bytes = protobuf::object(&renderer, object)?;
+            return Ok(body::typed(code, body::full(bytes), accepted.encoding.content_type()));
+        }
+        self.encoded(code, renderer.object(object), accepted.encoding)
+    }
+
+    /// Objects as a list that is no part of a collection.
+    fn objects(&self, served: &Arc<Served>, objects: Vec<Arc<Object>>, revision: u64) -> Answer {
+        let accepted = self.accepted()?;
+        let renderer = self.renderer(served, accepted)?;
+        if accepted.encoding == Encoding::Protobuf {
+            let meta = serde_json::json!({ "resourceVersion": revision.to_string() });
+            let pieces = protobuf::pieces(&renderer, &meta, objects.into_iter())?;
+            return Ok(body::typed(StatusCode::OK, body::pieces(pieces), accepted.encoding.content_type()));
+        }
+        self.encoded(StatusCode::OK, renderer.objects(&objects, revision), accepted.encoding)
     }
 
     /// Whether the bytes of objects go out as they are.
-    fn plain(&self, accepted: Accepted) -> bool {
-        accepted.encoding == Encoding::Json && !self.options.pretty
+    fn plain(&self, encoding: Encoding) -> bool {
+        encoding == Encoding::Json && !self.options.pretty
     }
 
-    /// Sends JSON bytes in the encoding that was accepted.
-    fn encoded(&self, code: StatusCode, bytes: Vec<u8>, accepted: Accepted) -> Answer {
-        if self.plain(accepted) {
+    /// Sends a JSON document in the encoding that was accepted. For protobuf it must name its kind.
+    fn encoded(&self, code: StatusCode, bytes: Vec<u8>, encoding: Encoding) -> Answer {
+        if self.plain(encoding) {
             return Ok(body::json(code, bytes));
         }
-        let tree: serde_json::Value = serde_json::from_slice(&bytes).map_err(StatusError::internal)?;
-        if accepted.encoding == Encoding::Json {
-            return Ok(body::json(code, serde_json::to_vec_pretty(&tree).map_err(StatusError::internal)?));
-        }
-        let text = serde_saphyr::to_string(&tree).map_err(StatusError::internal)?;
-        let mut response = body::json(code, text);
-        let yaml = HeaderValue::from_static("application/yaml");
-        response.headers_mut().insert(http::header::CONTENT_TYPE, yaml);
-        Ok(response)
+        let bytes = if encoding == Encoding::Json {
+            let tree: serde_json::Value = serde_json::from_slice(&bytes).map_err(StatusError::internal)?;
+            serde_json::to_vec_pretty(&tree).map_err(StatusError::internal)?
+        } else {
+            render::document(&bytes, encoding)?
+        };
+        Ok(body::typed(code, body::full(bytes), encoding.content_type()))
     }
 }
 

@@ -62,7 +62,7 @@ pub async fn binding(context: &mut Context<'_>) -> Answer {
     let registry = &context.server.registry;
     let result = registry.update(&served, (namespace, &name), Part::Direct, Edit::Typed(&edit), &mut call).await;
     context.finish(call, result)?;
-    Ok(body::json(StatusCode::CREATED, SUCCESS))
+    context.encoded(StatusCode::CREATED, SUCCESS.to_vec(), context.accepted_plain()?)
 }
 
 fn check_binding(binding: &Binding) -> Result<(), StatusError> {
@@ -147,7 +147,7 @@ pub async fn eviction(context: &mut Context<'_>, served: &Arc<Served>) -> Answer
     let request = DeleteRequest { namespace, name, options: &options };
     let result = context.server.registry.delete(served, &request, &mut call).await;
     context.finish(call, result)?;
-    Ok(body::json(StatusCode::CREATED, SUCCESS))
+    context.encoded(StatusCode::CREATED, SUCCESS.to_vec(), context.accepted_plain()?)
 }
 
 /// Nothing is disrupted by the end of a Pod that has ended, has not begun, or is ending.

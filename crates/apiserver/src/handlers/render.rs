@@ -1,10 +1,14 @@
 //! Objects in the form a client asked for: themselves, rows of a Table, or their metadata alone.
 //!
 //! Objects in their stored form are copied from bytes that are encoded already; everything else is built for the request.
+//! Here they are JSON; `protobuf` writes the same forms in the other encoding.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Response};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -13,8 +17,10 @@ use xebec_api::resource::ResourceType;
 use xebec_api::status::StatusError;
 
 use super::page::Page;
+use super::protobuf;
+use crate::body::{self, Body};
 use crate::cache::{Change, Item, Seen};
-use crate::negotiation::Shown;
+use crate::negotiation::{self, Encoding, Shown};
 use crate::registry::Served;
 
 /// How much of an object a Table's row carries.
@@ -49,7 +55,7 @@ const LIST_TAIL: &[u8] = b"]}\n";
 
 /// A list is written in pieces of this size, each when the connection has room for it: a list of many megabytes then needs no
 /// memory of its own, and the allocator hands the same few pages out again.
-const PIECE: usize = 96 << 10;
+pub(super) const PIECE: usize = 96 << 10;
 
 /// The bytes of a list, one piece after the other.
 pub struct Pieces {
@@ -177,13 +183,21 @@ impl Renderer {
         out.extend_from_slice(b"}\n");
     }
 
+    /// The line of a bookmark.
     pub fn bookmark(&self, revision: u64, initial_end: bool, out: &mut Vec<u8>) {
+        let line = json!({ "type": "BOOKMARK", "object": self.bookmarked(revision, initial_end) });
+        out.extend_from_slice(line.to_string().as_bytes());
+        out.push(b'\n');
+    }
+
+    /// The object of a bookmark, which says nothing but the revision.
+    pub fn bookmarked(&self, revision: u64, initial_end: bool) -> Value {
         let mut meta = json!({ "resourceVersion": revision.to_string() });
         if initial_end {
             meta["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
         let resource = self.served.resource();
-        let object = match self.shown {
+        match self.shown {
             Shown::Objects => json!({ "kind": resource.kind, "apiVersion": resource.api_version(), "metadata": meta }),
             Shown::Metadata(version) | Shown::MetadataList(version) => {
                 json!({ "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta })
@@ -198,10 +212,7 @@ impl Renderer {
                     "columnDefinitions": null, "rows": [row]
                 })
             }
-        };
-        let line = json!({ "type": "BOOKMARK", "object": object });
-        out.extend_from_slice(line.to_string().as_bytes());
-        out.push(b'\n');
+        }
     }
 
     /// The cells of an object that says nothing.
@@ -211,7 +222,7 @@ impl Renderer {
         cells.unwrap_or_default()
     }
 
-    fn write_full(&self, object: &Object, out: &mut Vec<u8>) {
+    pub(super) fn write_full(&self, object: &Object, out: &mut Vec<u8>) {
         let resource = self.served.resource();
         let Some(conversion) = self.served.row.conversion else {
             return object.write_full(resource, out);
@@ -262,6 +273,52 @@ impl Renderer {
         };
         self.served.strategy.columns().iter().map(definition).collect()
     }
+}
+
+/// A document, given as JSON, in an encoding. For protobuf it must name its kind.
+pub fn document(json: &[u8], encoding: Encoding) -> Result<Vec<u8>, StatusError> {
+    match encoding {
+        Encoding::Json => Ok(json.to_vec()),
+        Encoding::Protobuf => protobuf::document(json),
+        Encoding::Yaml => {
+            let mut tree: Value = serde_json::from_slice(json).map_err(StatusError::internal)?;
+            // As upstream writes YAML.
+            tree.sort_all_objects();
+            serde_saphyr::to_string(&tree).map(String::into_bytes).map_err(StatusError::internal)
+        }
+    }
+}
+
+/// The JSON of a document that goes out, for records of it.
+pub fn as_json<'b>(content_type: Option<&HeaderValue>, bytes: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+    let starts = |encoding: Encoding| {
+        content_type.is_some_and(|value| value.as_bytes().starts_with(encoding.media_type().as_bytes()))
+    };
+    if starts(Encoding::Json) {
+        return Some(Cow::Borrowed(bytes));
+    }
+    if starts(Encoding::Protobuf) { protobuf::as_json(bytes).map(Cow::Owned) } else { None }
+}
+
+/// A response that tells of an error, in the encoding that the client likes best. Where there is none it stays JSON.
+pub fn status_as_accepted(headers: &HeaderMap, response: Response<Body>) -> Response<Body> {
+    let failed = response.extensions().get::<body::Failed>().is_some();
+    let encoding = if failed { negotiation::plain(headers).unwrap_or(Encoding::Json) } else { Encoding::Json };
+    if encoding == Encoding::Json {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let body = match body {
+        Body::Whole(Some(json)) => match document(&json, encoding) {
+            Ok(bytes) => {
+                parts.headers.insert(CONTENT_TYPE, encoding.content_type());
+                body::full(bytes)
+            }
+            Err(_) => body::full(json),
+        },
+        other => other,
+    };
+    Response::from_parts(parts, body)
 }
 
 /// A tree with its type in front.

@@ -14,7 +14,6 @@ use super::decode::Expected;
 use super::{Answer, Context};
 use crate::authn::User;
 use crate::body;
-use crate::negotiation::{self, Accepted, Shown};
 use crate::registry::Served;
 use crate::request_info::RequestInfo;
 use crate::server_state::ServerState;
@@ -59,7 +58,7 @@ pub async fn handle(context: &mut Context<'_>, row: &'static ReviewRow) -> Answe
         error.0.details = Some(StatusDetails::default());
         return Err(error);
     }
-    let accepted = plain(context)?;
+    let accepted = context.accepted_plain()?;
     let validation = context.options.field_validation("CreateOptions")?;
     let bytes = body::read(context.take_body()).await?;
     let expected = Expected::named(row.group, row.version, row.kind);
@@ -71,7 +70,7 @@ pub async fn handle(context: &mut Context<'_>, row: &'static ReviewRow) -> Answe
 
 /// `serviceaccounts/token`.
 pub async fn token(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
-    let accepted = plain(context)?;
+    let accepted = context.accepted_plain()?;
     let validation = context.options.field_validation("CreateOptions")?;
     let Some(issuer) = context.server.token_issuer.clone() else { return Err(StatusError::no_such_path()) };
     let bytes = body::read(context.take_body()).await?;
@@ -84,10 +83,4 @@ pub async fn token(context: &mut Context<'_>, served: &Arc<Served>) -> Answer {
     let issued = issuer.issue(registry, context.user, &account, request, &mut context.warnings).await?;
     let tree = serde_json::to_vec(&issued).map_err(StatusError::internal)?;
     context.encoded(StatusCode::CREATED, tree, accepted)
-}
-
-/// An answer that is nobody's object has neither a Table nor metadata to show.
-fn plain(context: &Context<'_>) -> Result<Accepted, StatusError> {
-    let accepted = context.accepted()?;
-    if accepted.shown == Shown::Objects { Ok(accepted) } else { Err(negotiation::not_acceptable()) }
 }

@@ -173,7 +173,7 @@ fn current(served: &Served, object: &dyn AnyObject) -> Result<Scale, StatusError
 }
 
 fn answer(context: &Context<'_>, scale: Scale) -> Answer {
-    let accepted = context.accepted()?;
+    let accepted = context.accepted()?.encoding;
     let tree: Value = serde_json::to_value(&scale).map_err(StatusError::internal)?;
     context.encoded(StatusCode::OK, tree.to_string().into_bytes(), accepted)
 }

@@ -1,3 +1,4 @@
+//! The transcoder on what the filled objects do not show: broken input, order, and the envelope.
 use serde_json::{Value, json};
 
 use super::*;

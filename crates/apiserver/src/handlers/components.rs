@@ -13,7 +13,7 @@ use xebec_api::status::StatusError;
 use super::{Answer, Context, page};
 use crate::cache::{Item, ResourceCache};
 use crate::registry::{Registry, Served};
-use crate::resources::core::component_status::ROW;
+use crate::resources::component_status::ROW;
 
 /// The names of components, each with that of the lease in `kube-system` that its leader holds.
 const LED: [(&str, &str); 2] = [("controller-manager", "kube-controller-manager"), ("scheduler", "kube-scheduler")];

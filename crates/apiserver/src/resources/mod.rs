@@ -8,6 +8,7 @@ pub mod autoscaling;
 pub mod batch;
 pub mod certificates;
 mod columns;
+pub mod component_status;
 pub mod coordination;
 pub mod core;
 pub mod discovery;

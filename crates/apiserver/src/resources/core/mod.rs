@@ -1,6 +1,5 @@
 //! The core group.
 
-pub mod component_status;
 pub mod config_map;
 pub mod endpoints;
 pub mod event;
